@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dbcpu.errors import ConfigError
-from dbcpu.geometry import Size
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v3_large"]
 OffsetStride = Literal["original", "strided"]
@@ -39,6 +38,7 @@ class ModelConfig:
         inner_channels: width of the laterals; each pyramid level gets a quarter of it.
         decoder_bias: whether the decoder's plain convolutions have biases.
         attention: the adaptive scale fusion (ASF) of DB++.
+        attention_channels: its width; without effect where `attention` is "none".
         threshold_head: whether the threshold head, which only training uses, is there.
         serial: whether the threshold head also takes the probability map.
     """
@@ -49,6 +49,7 @@ class ModelConfig:
     inner_channels: int = 256
     decoder_bias: bool = False
     attention: Attention = "none"
+    attention_channels: int = 64
     threshold_head: bool = False
     serial: bool = False
 
@@ -226,12 +227,19 @@ def config_to_mapping(config: ModelConfig | PreprocessConfig | PostprocessConfig
 
 @dataclass(frozen=True, kw_only=True)
 class StatedConfig:
-    """What a YAML file states: any part of a detector's configuration, as mappings that were checked key by key."""
+    """What a YAML file states: any part of a detector's configuration, each key checked, none filled in.
+
+    Attributes:
+        path: the file.
+        model: fields of `ModelConfig`, to be compared with what the weights say.
+        preprocess: fields of `PreprocessConfig`.
+        postprocess: fields of `PostprocessConfig`.
+    """
 
     path: Path
     model: dict[str, Any]
-    preprocess: PreprocessConfig
-    postprocess: PostprocessConfig
+    preprocess: dict[str, Any]
+    postprocess: dict[str, Any]
 
 
 def read_config(path: Path) -> StatedConfig:
@@ -248,45 +256,29 @@ def read_config(path: Path) -> StatedConfig:
         raise ConfigError(f"cannot read the configuration: {error}", where=path) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from None
-    document = {} if document is None else document
+    sections: dict[str, Any] = {"model": {}, "preprocess": {}, "postprocess": {}}
     if not isinstance(document, dict):
-        raise ConfigError("expected a mapping with the keys model, preprocess, postprocess", where=path)
-    sections = ("model", "preprocess", "postprocess")
+        raise ConfigError(f"expected a mapping with the keys {', '.join(sections)}", where=path)
     unknown = [str(key) for key in document if key not in sections]
     if unknown:
-        remedy = f"known keys: {', '.join(sections)}"
-        raise ConfigError(f"unknown key {', '.join(unknown)}", where=path, remedy=remedy)
-    model = document.get("model", {})
-    # A stated model may leave the backbone to the weights; it is checked with a stand-in.
-    stand_in = {"backbone": "resnet18", **model} if isinstance(model, dict) else model
-    config_from_mapping(ModelConfig, stand_in, where=path, section="model")
-    return StatedConfig(
-        path=path,
-        model=model,
-        preprocess=config_from_mapping(
-            PreprocessConfig, document.get("preprocess", {}), where=path, section="preprocess"
-        ),
-        postprocess=config_from_mapping(
-            PostprocessConfig, document.get("postprocess", {}), where=path, section="postprocess"
-        ),
-    )
+        raise ConfigError(f"unknown key {', '.join(unknown)}", where=path, remedy=f"known keys: {', '.join(sections)}")
+    sections.update(document)
+    # Checked on top of some complete configuration: a file may leave anything to the weights.
+    overlay(ModelConfig(backbone="resnet18"), sections["model"], where=path, section="model")
+    overlay(PreprocessConfig(), sections["preprocess"], where=path, section="preprocess")
+    overlay(PostprocessConfig(), sections["postprocess"], where=path, section="postprocess")
+    return StatedConfig(path=path, **sections)
 
 
-def network_size(config: PreprocessConfig, image_size: Size) -> Size:
-    """Return the size that a picture is resized to, both sides multiples of 32.
+Stage = TypeVar("Stage", ModelConfig, PreprocessConfig, PostprocessConfig)
 
-    `ceil(short / h * w / 32) * 32`, evaluated in this order in floating point, as the original does.
+
+def overlay(base: Stage, stated: object, *, where: object = None, section: str = "") -> Stage:
+    """Return `base` with the fields that the mapping `stated` gives, checked like any configuration.
+
+    Raises:
+        ConfigError: as `config_from_mapping`.
     """
-    height, width = image_size
-
-    def up(value: float) -> int:
-        return max(1, math.ceil(value / NETWORK_MULTIPLE)) * NETWORK_MULTIPLE
-
-    if config.resize == "exact":
-        assert_height, assert_width = config.height or 0, config.width or 0
-        return Size(up(assert_height), up(assert_width))
-    if config.resize == "height" or height < width:
-        target = up(config.height or 0) if config.resize == "height" else up(config.short_side)
-        return Size(target, up(target / height * width))
-    target = up(config.short_side)
-    return Size(up(target / width * height), target)
+    if not isinstance(stated, dict):
+        return config_from_mapping(type(base), stated, where=where, section=section)
+    return config_from_mapping(type(base), {**config_to_mapping(base), **stated}, where=where, section=section)

@@ -1,0 +1,204 @@
+"""ResNet backbones, plain and with modulated deformable convolutions in layers 2-4.
+
+Parameter names are the original code's, so that its checkpoints load name for name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dbcpu.ops import DeformConv2d
+
+if TYPE_CHECKING:
+    from dbcpu.config import OffsetStride
+
+TAPS = 9  # of a 3x3 kernel
+OFFSET_CHANNELS = 2 * TAPS  # dy and dx of each tap, interleaved
+OFFSET_AND_MASK_CHANNELS = 3 * TAPS
+
+
+class Layout(NamedTuple):
+    """How many blocks each of the four layers has, and of which kind."""
+
+    bottleneck: bool
+    blocks: tuple[int, int, int, int]
+
+
+LAYOUTS = {
+    "resnet18": Layout(bottleneck=False, blocks=(2, 2, 2, 2)),
+    "resnet34": Layout(bottleneck=False, blocks=(3, 4, 6, 3)),
+    "resnet50": Layout(bottleneck=True, blocks=(3, 4, 6, 3)),
+    "resnet101": Layout(bottleneck=True, blocks=(3, 4, 23, 3)),
+    "resnet152": Layout(bottleneck=True, blocks=(3, 8, 36, 3)),
+}
+
+
+def out_channels(backbone: str) -> tuple[int, int, int, int]:
+    """Return the channels of C2..C5 of the ResNet named `backbone`."""
+    expansion = 4 if LAYOUTS[backbone].bottleneck else 1
+    return (64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion)
+
+
+def read_with_output_plane(full: Tensor, height: int, width: int) -> Tensor:
+    """Read a map as the original CUDA code does where its offset convolution has no stride but the operator has one.
+
+    The kernel takes the memory of the full-resolution map, picture by picture, with the plane size of the *output*.
+    Networks were trained through this, so inference has to do the same.
+
+    Args:
+        full: (B, C, H, W), the map at the input's resolution.
+        height: of the output, <= H.
+        width: of the output, <= W.
+
+    Returns:
+        (B, C, height, width): the first C * height * width numbers of each picture.
+    """
+    batch, channels = full.shape[:2]
+    return full.flatten(1)[:, : channels * height * width].reshape(batch, channels, height, width)
+
+
+class DeformableConv3x3(DeformConv2d):
+    """The modulated deformable 3x3 convolution of a block, without bias; offsets and mask come from `conv2_offset`.
+
+    Args:
+        channels: in and out.
+        stride: of the sampling grid.
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__(channels, channels, 3, stride=stride, padding=1, bias=False)
+
+    def forward_packed(self, x: Tensor, packed: Tensor) -> Tensor:
+        """Apply the operator with the 27 channels of `conv2_offset`.
+
+        Args:
+            x: (B, channels, H, W).
+            packed: (B, 27, Ho, Wo), or (B, 27, H, W) from an offset convolution without the operator's stride; then
+                its memory is read as the original does. 18 offsets, then 9 mask logits.
+        """
+        stride = self.stride[0]
+        height, width = ((side - 1) // stride + 1 for side in x.shape[-2:])
+        offset, mask = packed[:, :OFFSET_CHANNELS], packed[:, OFFSET_CHANNELS:]
+        if packed.shape[-2:] != (height, width):
+            offset = read_with_output_plane(offset, height, width)
+            mask = read_with_output_plane(mask, height, width)
+        return self(x, offset, mask.sigmoid())
+
+
+def _offset_conv(channels: int, stride: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, OFFSET_AND_MASK_CHANNELS, 3, stride=stride, padding=1)
+    nn.init.zeros_(conv.weight)  # training starts as a plain convolution, with all masks at one half
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class _Block(nn.Module):
+    """What the two kinds of residual blocks share: the 3x3 convolution `conv2`, deformable or not."""
+
+    conv2: nn.Conv2d | DeformableConv3x3
+
+    def __init__(self, planes: int, stride: int, *, deformable: bool, offset_stride: int) -> None:
+        super().__init__()
+        self.conv2_offset = _offset_conv(planes, offset_stride) if deformable else None
+        if deformable:
+            self.conv2 = DeformableConv3x3(planes, stride)
+        else:
+            self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+
+    def _conv2(self, x: Tensor) -> Tensor:
+        if self.conv2_offset is None or isinstance(self.conv2, nn.Conv2d):
+            return self.bn2(self.conv2(x))
+        return self.bn2(self.conv2.forward_packed(x, self.conv2_offset(x)))
+
+
+def _downsample(inplanes: int, planes: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inplanes == planes:
+        return None
+    return nn.Sequential(nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False), nn.BatchNorm2d(planes))
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions; the first has the stride, the second may be deformable."""
+
+    expansion = 1
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int, *, deformable: bool, offset_stride: OffsetStride
+    ) -> None:
+        del offset_stride  # the deformable convolution has stride 1 here: both meanings coincide
+        super().__init__(planes, 1, deformable=deformable, offset_stride=1)
+        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.downsample = _downsample(inplanes, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inplanes, H, W) to (B, planes, H / stride, W / stride)."""
+        out = torch.relu(self.bn1(self.conv1(x)))
+        residual = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self._conv2(out) + residual)
+
+
+class Bottleneck(_Block):
+    """1x1, 3x3, 1x1; the 3x3 has the stride and may be deformable."""
+
+    expansion = 4
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int, *, deformable: bool, offset_stride: OffsetStride
+    ) -> None:
+        super().__init__(
+            planes, stride, deformable=deformable, offset_stride=stride if offset_stride == "strided" else 1
+        )
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.downsample = _downsample(inplanes, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inplanes, H, W) to (B, 4 * planes, H / stride, W / stride)."""
+        out = torch.relu(self._conv2(torch.relu(self.bn1(self.conv1(x)))))
+        residual = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self.bn3(self.conv3(out)) + residual)
+
+
+class ResNet(nn.Module):
+    """ResNet without its classifier.
+
+    Args:
+        name: key of `LAYOUTS`.
+        deformable: modulated deformable convolutions in layers 2-4.
+        offset_stride: see `ModelConfig`.
+    """
+
+    def __init__(self, name: str, *, deformable: bool, offset_stride: OffsetStride) -> None:
+        super().__init__()
+        layout = LAYOUTS[name]
+        kind = Bottleneck if layout.bottleneck else BasicBlock
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        inplanes = 64
+        for index, count in enumerate(layout.blocks):
+            planes = 64 << index
+            blocks = []
+            for i in range(count):
+                stride = 2 if index > 0 and i == 0 else 1
+                blocks.append(
+                    kind(inplanes, planes, stride, deformable=deformable and index > 0, offset_stride=offset_stride)
+                )
+                inplanes = planes * kind.expansion
+            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, 3, H, W), H and W multiples of 32, to C2..C5 at 1/4, 1/8, 1/16 and 1/32."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
