@@ -55,7 +55,8 @@ class ScaleAttention(nn.Module):
         """(B, channels, H, W) to the weights of P5, P4, P3, P2: (B, 4, H, W), or (B, 4, 1, 1) for "scale_channel"."""
         if self.kind == "scale_channel":
             pooled = F.adaptive_avg_pool2d(x, 1)
-            return self.fc2(torch.relu(self.bn(self.fc1(pooled)))).softmax(1)
+            logits: Tensor = self.fc2(torch.relu(self.bn(self.fc1(pooled))))
+            return logits.softmax(1)
         if self.kind == "scale_channel_spatial":
             x = x + self.channel_wise(x)
         x = x + self.spatial_wise(x.mean(1, keepdim=True))

@@ -85,7 +85,8 @@ class DeformableConv3x3(DeformConv2d):
         if packed.shape[-2:] != (height, width):
             offset = read_with_output_plane(offset, height, width)
             mask = read_with_output_plane(mask, height, width)
-        return self(x, offset, mask.sigmoid())
+        out: Tensor = self(x, offset, mask.sigmoid())
+        return out
 
 
 def _offset_conv(channels: int, stride: int) -> nn.Conv2d:
@@ -111,9 +112,12 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
 
     def _conv2(self, x: Tensor) -> Tensor:
-        if self.conv2_offset is None or isinstance(self.conv2, nn.Conv2d):
-            return self.bn2(self.conv2(x))
-        return self.bn2(self.conv2.forward_packed(x, self.conv2_offset(x)))
+        if self.conv2_offset is not None and isinstance(self.conv2, DeformableConv3x3):
+            x = self.conv2.forward_packed(x, self.conv2_offset(x))
+        else:
+            x = self.conv2(x)
+        out: Tensor = self.bn2(x)
+        return out
 
 
 def _downsample(inplanes: int, planes: int, stride: int) -> nn.Sequential | None:
@@ -183,17 +187,26 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        inplanes = 64
-        for index, count in enumerate(layout.blocks):
+
+        def layer(index: int, inplanes: int) -> nn.Sequential:
             planes = 64 << index
-            blocks = []
-            for i in range(count):
-                stride = 2 if index > 0 and i == 0 else 1
-                blocks.append(
-                    kind(inplanes, planes, stride, deformable=deformable and index > 0, offset_stride=offset_stride)
+            blocks = [
+                kind(
+                    planes * kind.expansion if i else inplanes,
+                    planes,
+                    2 if index and not i else 1,
+                    deformable=deformable and index > 0,
+                    offset_stride=offset_stride,
                 )
-                inplanes = planes * kind.expansion
-            self.add_module(f"layer{index + 1}", nn.Sequential(*blocks))
+                for i in range(layout.blocks[index])
+            ]
+            return nn.Sequential(*blocks)
+
+        channels = out_channels(name)
+        self.layer1 = layer(0, 64)
+        self.layer2 = layer(1, channels[0])
+        self.layer3 = layer(2, channels[1])
+        self.layer4 = layer(3, channels[2])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, 3, H, W), H and W multiples of 32, to C2..C5 at 1/4, 1/8, 1/16 and 1/32."""

@@ -1,0 +1,131 @@
+"""A weights file of either kind, understood: tensors by name, configuration, origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from dbcpu.checkpoint import native
+from dbcpu.checkpoint.architecture import check_complete, infer_model_config, non_finite
+from dbcpu.checkpoint.families import family_of
+from dbcpu.checkpoint.family import count_names, rename_tensors
+from dbcpu.checkpoint.read import read_checkpoint
+from dbcpu.config import DetectorConfig, config_to_mapping, overlay
+from dbcpu.errors import CheckpointError, ConfigError
+from dbcpu.model.network import Network, build_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from dbcpu.checkpoint.read import RawCheckpoint
+    from dbcpu.config import ModelConfig, OffsetStride, StatedConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weights:
+    """Weights that were understood, and checked but for their finiteness.
+
+    Attributes:
+        raw: the file they were read from.
+        tensors: by the original's names, in the stored dtype.
+        config: everything inference needs beside the tensors.
+        origin: of the tensors; for an old checkpoint the file itself.
+        converted: whether the file is a model file.
+    """
+
+    raw: RawCheckpoint
+    tensors: dict[str, Tensor]
+    config: DetectorConfig
+    origin: native.Origin
+    converted: bool
+
+
+def read_weights(
+    path: Path, *, stated: StatedConfig | None = None, offset_stride: OffsetStride | None = None
+) -> Weights:
+    """Read a weights file and understand it.
+
+    Args:
+        path: an old checkpoint or a model file.
+        stated: a configuration that must agree with the weights, and whose other settings replace the defaults.
+        offset_stride: overrules the file; None reads it off the weights.
+
+    Raises:
+        CheckpointError: unreadable, refused, of no known family, incomplete or of other shapes.
+        ConfigError: `stated` says something else than the weights.
+    """
+    raw = read_checkpoint(path)
+    converted = native.is_model_file(raw)
+    if converted:
+        config, origin = native.read_description(raw)
+        tensors = raw.tensors
+        if offset_stride is not None:
+            config = replace(config, model=replace(config.model, offset_stride=offset_stride))
+    else:
+        family = family_of(raw.tensors, path)
+        renamed = rename_tensors(raw.tensors, family, path)
+        tensors = renamed.tensors
+        config = DetectorConfig(
+            model=infer_model_config(tensors, path, offset_stride=offset_stride),
+            preprocess=family.preprocess,
+            postprocess=family.postprocess,
+        )
+        origin = native.Origin(family=family.name, file_name=path.name, sha256=raw.sha256, dropped=renamed.dropped)
+    if stated is not None:
+        config = _with_stated(config, stated, path, overruled=offset_stride is not None)
+    check_complete(tensors, config.model, path)
+    return Weights(raw=raw, tensors=tensors, config=config, origin=origin, converted=converted)
+
+
+def _with_stated(config: DetectorConfig, stated: StatedConfig, path: Path, *, overruled: bool) -> DetectorConfig:
+    found = config_to_mapping(config.model)
+    for key, value in stated.model.items():
+        if key == "offset_stride" and overruled:
+            continue
+        if found[key] != value:
+            remedy = "use the configuration that belongs to these weights"
+            if key == "offset_stride":
+                remedy += ", or overrule both with --offset-stride"
+            raise ConfigError(
+                f"{stated.path} states {key}: {value}, but the weights of {path} have {key}: {found[key]}",
+                remedy=remedy,
+            )
+    return replace(
+        config,
+        preprocess=overlay(config.preprocess, stated.preprocess, where=stated.path, section="preprocess"),
+        postprocess=overlay(config.postprocess, stated.postprocess, where=stated.path, section="postprocess"),
+    )
+
+
+def require_finite(weights: Weights) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        CheckpointError: naming the tensors.
+    """
+    if broken := non_finite(weights.tensors):
+        raise CheckpointError(
+            f"NaN or infinity in {count_names(broken)}",
+            where=weights.raw.path,
+            remedy="the training diverged or the file is damaged; take an earlier checkpoint",
+        )
+
+
+def load_network(tensors: dict[str, Tensor], config: ModelConfig) -> Network:
+    """Build the network of `config` and give it its weights, as float32, in evaluation mode.
+
+    Args:
+        tensors: complete, by the original's names; see `check_complete`.
+        config: of the network.
+    """
+    with torch.device("meta"):
+        network = build_model(config)
+    # Counters of training steps are part of the module and of no use here.
+    state = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if name not in tensors}
+    state.update((name, tensor.to(torch.float32)) for name, tensor in tensors.items())
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval().requires_grad_(False)

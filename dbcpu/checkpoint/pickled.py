@@ -1,0 +1,85 @@
+"""Names of the globals that a pickled checkpoint asks for, found without running any of it."""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from typing import TYPE_CHECKING, BinaryIO
+
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A pre-1.6 stream is a magic number, a protocol version, the system's facts, the object, and the storages' keys.
+_PICKLES_IN_STREAM = 5
+_PUTS = ("BINPUT", "LONG_BINPUT", "PUT")
+_GETS = ("BINGET", "LONG_BINGET", "GET")
+
+
+def forbidden_globals(path: Path) -> list[str]:
+    """Return the dotted names that the checkpoint at `path` would import and that tensors do not need, sorted."""
+    asked: set[str] = set()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                if member.rpartition("/")[2] == "data.pkl":
+                    with archive.open(member) as stream:
+                        asked |= _globals_of(stream)  # type: ignore[arg-type]
+    else:
+        with path.open("rb") as stream:
+            for _ in range(_PICKLES_IN_STREAM):
+                asked |= _globals_of(stream)
+    return sorted(name for name in asked if not _is_needed_for_tensors(name))
+
+
+def _is_needed_for_tensors(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if module == "torch" and (
+        attribute.endswith("Storage") or isinstance(getattr(torch, attribute, None), torch.dtype)
+    ):
+        return True
+    return name in _TENSOR_GLOBALS
+
+
+_TENSOR_GLOBALS = frozenset(
+    {
+        "collections.OrderedDict",
+        "collections.Counter",
+        "_codecs.encode",
+        "torch.Size",
+        "torch.device",
+        "torch.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_tensor_v3",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+    }
+)
+
+
+def _globals_of(stream: BinaryIO) -> set[str]:
+    """Return the names one pickle imports; what was found before it breaks off, where it does."""
+    found: set[str] = set()
+    memo: dict[int, str] = {}
+    strings = ["", ""]  # STACK_GLOBAL takes module and name from the stack, where they came last
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in ("GLOBAL", "INST"):
+                found.add(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                found.add(".".join(strings))
+            elif opcode.name == "MEMOIZE":
+                memo[len(memo)] = strings[1]
+            elif opcode.name in _PUTS and isinstance(argument, int):
+                memo[argument] = strings[1]
+            elif opcode.name in _GETS and isinstance(argument, int):
+                strings = [strings[1], memo.get(argument, "")]
+            elif isinstance(argument, str):
+                strings = [strings[1], argument]
+    except (ValueError, EOFError, UnicodeDecodeError, OSError, zipfile.BadZipFile, NotImplementedError):
+        pass  # broken or cut: whoever reads it for real says so
+    return found
