@@ -17,6 +17,7 @@ from dbcpu.errors import ConfigError
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v3_large"]
 OffsetStride = Literal["original", "strided"]
+OffsetStrideChoice = Literal["auto", "original", "strided"]
 Attention = Literal["none", "scale_spatial", "scale_channel_spatial", "scale_channel"]
 Shape = Literal["quad", "polygon"]
 ResizeRule = Literal["short_side", "height", "exact"]

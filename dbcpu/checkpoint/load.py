@@ -12,7 +12,7 @@ from dbcpu.checkpoint.architecture import check_complete, infer_model_config, no
 from dbcpu.checkpoint.families import family_of
 from dbcpu.checkpoint.family import count_names, rename_tensors
 from dbcpu.checkpoint.read import read_checkpoint
-from dbcpu.config import DetectorConfig, config_to_mapping, overlay
+from dbcpu.config import DetectorConfig, config_to_mapping, overlay, read_config
 from dbcpu.errors import CheckpointError, ConfigError
 from dbcpu.model.network import Network, build_model
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dbcpu.checkpoint.read import RawCheckpoint
-    from dbcpu.config import ModelConfig, OffsetStride, StatedConfig
+    from dbcpu.config import ModelConfig, OffsetStride, OffsetStrideChoice, StatedConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,39 +44,39 @@ class Weights:
     converted: bool
 
 
-def read_weights(
-    path: Path, *, stated: StatedConfig | None = None, offset_stride: OffsetStride | None = None
-) -> Weights:
+def read_weights(path: Path, *, config_path: Path | None = None, offset_stride: OffsetStrideChoice = "auto") -> Weights:
     """Read a weights file and understand it.
 
     Args:
         path: an old checkpoint or a model file.
-        stated: a configuration that must agree with the weights, and whose other settings replace the defaults.
-        offset_stride: overrules the file; None reads it off the weights.
+        config_path: of a YAML file that must agree with the weights, and whose other settings replace the defaults.
+        offset_stride: overrules the file; "auto" reads it off the weights.
 
     Raises:
         CheckpointError: unreadable, refused, of no known family, incomplete or of other shapes.
-        ConfigError: `stated` says something else than the weights.
+        ConfigError: the configuration is malformed, or says something else than the weights.
     """
+    stated = None if config_path is None else read_config(config_path)
+    stride: OffsetStride | None = None if offset_stride == "auto" else offset_stride
     raw = read_checkpoint(path)
     converted = native.is_model_file(raw)
     if converted:
         config, origin = native.read_description(raw)
         tensors = raw.tensors
-        if offset_stride is not None:
-            config = replace(config, model=replace(config.model, offset_stride=offset_stride))
+        if stride is not None:
+            config = replace(config, model=replace(config.model, offset_stride=stride))
     else:
         family = family_of(raw.tensors, path)
         renamed = rename_tensors(raw.tensors, family, path)
         tensors = renamed.tensors
         config = DetectorConfig(
-            model=infer_model_config(tensors, path, offset_stride=offset_stride),
+            model=infer_model_config(tensors, path, offset_stride=stride),
             preprocess=family.preprocess,
             postprocess=family.postprocess,
         )
         origin = native.Origin(family=family.name, file_name=path.name, sha256=raw.sha256, dropped=renamed.dropped)
     if stated is not None:
-        config = _with_stated(config, stated, path, overruled=offset_stride is not None)
+        config = _with_stated(config, stated, path, overruled=stride is not None)
     check_complete(tensors, config.model, path)
     return Weights(raw=raw, tensors=tensors, config=config, origin=origin, converted=converted)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +14,11 @@ from dbcpu import __version__
 from dbcpu.checkpoint.read import read_json
 from dbcpu.config import DetectorConfig, config_from_mapping, config_to_mapping
 from dbcpu.errors import CheckpointError, ConfigError, OutputError
+from dbcpu.files import complete_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -101,17 +101,12 @@ def write_model_file(
         raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
     kept = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     document = json.dumps(_document(config, origin), sort_keys=True)
-    # The name has to differ between processes, and to sort beside the file it becomes.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(kept, partial, metadata={"format": "pt", KEY: document})
-        _compare(partial, kept, document)
-        _flush(partial)
-        partial.replace(path)
-    except (OSError, SafetensorError, MemoryError) as error:
-        raise OutputError(f"could not be written: {_reason(error)}", where=path) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with complete_file(path) as partial:
+        try:
+            save_file(kept, partial, metadata={"format": "pt", KEY: document})
+            _compare(partial, kept, document)
+        except SafetensorError as error:  # it wraps what the system says in its own words
+            raise OSError(str(error)) from None
 
 
 def _document(config: DetectorConfig, origin: Origin) -> dict[str, Any]:
@@ -136,14 +131,3 @@ def _compare(path: Path, tensors: Mapping[str, Tensor], document: str) -> None:
             same = same and torch.equal(file.get_tensor(name).view(torch.uint8), tensor.view(torch.uint8))
     if not same:
         raise OSError("what was read back differs from what was written")
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200]

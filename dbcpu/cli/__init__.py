@@ -1,0 +1,1 @@
+"""The command line: one file per command; each imports what it needs when it runs."""

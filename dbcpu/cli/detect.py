@@ -1,0 +1,140 @@
+"""`dbcpu detect`: text in pictures, as JSON lines, files and overlays."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from dbcpu.cli.options import (
+    PATH,
+    checkpoint_options,
+    postprocess_options,
+    resize_options,
+    verbosity_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbcpu.cli.results import Results
+    from dbcpu.config import OffsetStrideChoice
+    from dbcpu.detector import Detector
+    from dbcpu.image import SourceImage
+
+logger = logging.getLogger(__name__)
+STDIN = "-"
+
+
+@click.command(short_help="Find the text in pictures.")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--weights", type=PATH, required=True, metavar="FILE", help="Old checkpoint or model file.")
+@checkpoint_options
+@resize_options
+@postprocess_options
+@click.option("--ignore-exif", is_flag=True, help="Take the pixels as stored, without turning the picture upright.")
+@click.option("-o", "--output", type=PATH, metavar="DIR", help="Write one result file per page there.")
+@click.option(
+    "--format",
+    "text_format",
+    type=click.Choice(["json", "icdar"]),
+    default="json",
+    show_default=True,
+    help="Form of the results.",
+)
+@click.option("--overlay", type=PATH, metavar="DIR", help="Draw the instances over each page: NAME.overlay.png.")
+@click.option("--save-map", type=PATH, metavar="DIR", help="Write each probability map: NAME.map.png.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use.")
+@verbosity_options
+def detect(
+    images: tuple[str, ...],
+    weights: Path,
+    config: Path | None,
+    offset_stride: OffsetStrideChoice,
+    ignore_exif: bool,
+    output: Path | None,
+    text_format: Literal["json", "icdar"],
+    overlay: Path | None,
+    save_map: Path | None,
+    threads: int | None,
+    **overrides: Any,
+) -> None:
+    """Find the text in each IMAGE and give its polygons, in pixels of the upright picture.
+
+    Without -o, the results go to stdout: one page as a JSON document, several as one JSON line each. `-` reads a
+    picture from stdin. Pictures that cannot be read are named on stderr, and the others go on.
+    """
+    from dbcpu.cli.results import Folders, Results
+    from dbcpu.detector import load_detector
+    from dbcpu.errors import ImageError, SomeImagesFailedError
+
+    results = Results(images, Folders(results=output, overlays=overlay, maps=save_map), text_format)
+    detector = load_detector(weights, config=config, offset_stride=offset_stride, threads=threads, **overrides)
+    pages = failed = 0
+    with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
+        for given in inputs:
+            try:
+                for page, several in _with_company(_read(given, ignore_exif=ignore_exif)):
+                    _detect_page(detector, results, given, page, several=several)
+                    pages += 1
+            except ImageError as error:
+                if len(images) == 1 and pages == 0:
+                    raise
+                failed += 1
+                click.echo(f"dbcpu: error: {error}", err=True)
+    if failed:
+        raise SomeImagesFailedError(f"{failed} of {len(images)} inputs failed", remedy="the others have their results")
+
+
+def _read(given: str, *, ignore_exif: bool) -> Iterator[SourceImage]:
+    from dbcpu.image import read_image
+
+    source = sys.stdin.buffer.read() if given == STDIN else given
+    return read_image(source, name=given, ignore_exif=ignore_exif)
+
+
+def _with_company(pages: Iterator[SourceImage]) -> Iterator[tuple[SourceImage, bool]]:
+    """Give each page with whether it has others beside it, which takes a look at the next one.
+
+    An error of the next page comes after the page before it was given.
+    """
+    from dbcpu.errors import ImageError
+
+    page = next(pages, None)
+    several = False
+    while page is not None:
+        error: ImageError | None = None
+        try:
+            following = next(pages, None)
+        except ImageError as raised:
+            following, error = None, raised
+        several = several or following is not None or error is not None
+        yield page, several
+        if error is not None:
+            raise error
+        page = following
+
+
+def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage, *, several: bool) -> None:
+    logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
+    network_input = detector.preprocess(page)
+    probability_map = detector.infer(network_input)
+    result = detector.postprocess(page, network_input, probability_map)
+    results.write(given, page, result, probability_map, several=several)
+
+
+@contextlib.contextmanager
+def _progress(images: tuple[str, ...], *, quiet: bool) -> Iterator[Iterator[str]]:
+    """Iterate over the inputs, with a bar on stderr where that is a terminal and nothing else is printed on it."""
+    if quiet or len(images) == 1 or not sys.stderr.isatty() or not logger.isEnabledFor(logging.WARNING):
+        yield iter(images)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        yield iter(bar.track(images, description="detecting"))

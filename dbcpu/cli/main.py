@@ -1,0 +1,70 @@
+"""The `dbcpu` command: its group, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from dbcpu import __version__
+from dbcpu.cli.convert import convert
+from dbcpu.cli.detect import detect
+from dbcpu.cli.inspect import inspect
+from dbcpu.errors import DbcpuError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as the shell reports a program that SIGPIPE ended
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dbcpu")
+def cli() -> None:
+    """Find text in pictures on a CPU, with Differentiable Binarization (DB, DB++) networks.
+
+    Checkpoints of the original CUDA code work as they are.
+    """
+
+
+for command in (detect, convert, inspect):
+    cli.add_command(command)
+
+
+def run() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        cli.main(arguments, prog_name="dbcpu", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except DbcpuError as error:
+        click.echo(f"dbcpu: error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("dbcpu: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the results has gone; the interpreter must not complain about it again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        click.echo(f"dbcpu: unexpected error, please report it: {type(error).__name__}: {error}", err=True)
+        logging.getLogger("dbcpu").debug("traceback", exc_info=True)
+        return 1
+    return 0

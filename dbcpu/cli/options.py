@@ -1,0 +1,133 @@
+"""Options that several commands share, and what stands behind them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbcpu.geometry import Size
+
+F = TypeVar("F", bound="Callable[..., Any]")
+PATH = click.Path(path_type=Path)
+
+
+class SizeType(click.ParamType["Size"]):
+    """`WxH` in pixels, as in 1280x736."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Return the size, or fail as click does."""
+        from dbcpu.geometry import Size
+
+        if isinstance(value, Size):
+            return value
+        width, _, height = str(value).lower().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+            self.fail(f"{value!r} is not a width and a height, such as 1280x736", param, ctx)
+        return Size(int(height), int(width))
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+checkpoint_options = _together(
+    click.option("--config", type=PATH, metavar="YAML", help="Configuration, such as those in configs/."),
+    click.option(
+        "--offset-stride",
+        type=click.Choice(["auto", "original", "strided"]),
+        default="auto",
+        show_default=True,
+        help="Meaning of the stride-2 blocks of deformable ResNet-50 and deeper; auto reads it off the weights.",
+    ),
+)
+
+resize_options = _together(
+    click.option("--short-side", type=click.IntRange(1), metavar="N", help="Resize the short side to N pixels."),
+    click.option("--height", type=click.IntRange(1), metavar="N", help="Resize the height to N pixels."),
+    click.option("--size", type=SizeType(), help="Resize to exactly this size, whatever the ratio."),
+)
+
+postprocess_options = _together(
+    click.option("--shape", type=click.Choice(["quad", "polygon"]), help="Four corners, or outlines of any form."),
+    click.option(
+        "--binarize-threshold",
+        type=click.FloatRange(0, 1),
+        metavar="P",
+        help="Probability above which a pixel is text.",
+    ),
+    click.option(
+        "--score-threshold", type=click.FloatRange(0, 1), metavar="P", help="Mean probability an instance must reach."
+    ),
+    click.option(
+        "--unclip-ratio",
+        type=click.FloatRange(0, min_open=True),
+        metavar="R",
+        help="How far shrunk kernels are pushed outwards (default: 1.5 for quads, 2.0 for polygons).",
+    ),
+    click.option("--max-candidates", type=click.IntRange(1), metavar="N", help="Contours looked at in one page."),
+    click.option(
+        "--min-side", type=click.FloatRange(0), metavar="N", help="Shortest side of a kernel, network pixels."
+    ),
+    click.option(
+        "--polygon-epsilon",
+        type=click.FloatRange(0, 1, max_open=True),
+        metavar="E",
+        help="Simplification of polygons, share of the perimeter.",
+    ),
+)
+
+
+class _StderrHandler(logging.Handler):
+    """Messages to whatever stderr is at that moment, so that a progress bar can step aside."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        click.echo(f"dbcpu: {level}{self.format(record)}", err=True)
+
+
+def _set_verbosity(context: click.Context, parameter: click.Parameter, value: int | bool) -> None:
+    del context
+    if parameter.name == "quiet" and value:
+        level = logging.ERROR
+    elif parameter.name == "verbose":
+        level = {0: logging.WARNING, 1: logging.INFO}.get(int(value), logging.DEBUG)
+    else:
+        return
+    root = logging.getLogger("dbcpu")
+    root.handlers = [_StderrHandler()]
+    root.propagate = False
+    root.setLevel(level)
+
+
+verbosity_options = _together(
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        callback=_set_verbosity,
+        expose_value=False,
+        is_eager=True,
+        help="Say what is done and how long it takes; twice for tracebacks.",
+    ),
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        callback=_set_verbosity,
+        expose_value=False,
+        help="Say nothing on stderr but errors.",
+    ),
+)

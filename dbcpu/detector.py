@@ -1,0 +1,203 @@
+"""The detector: preprocessing, network and post-processing joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+
+from dbcpu.checkpoint.load import load_network, read_weights, require_finite
+from dbcpu.errors import ImageError, UsageError
+from dbcpu.image import SourceImage, read_image, source_from_array
+from dbcpu.overrides import apply_overrides
+from dbcpu.postprocess import detect_text
+from dbcpu.preprocess import NetworkInput, preprocess, rounded_targets
+from dbcpu.result import DetectionResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import TypeAlias
+
+    import numpy.typing as npt
+    from typing_extensions import Unpack
+
+    from dbcpu.config import DetectorConfig, OffsetStrideChoice
+    from dbcpu.model.network import Network
+    from dbcpu.overrides import Overrides
+
+    # A path, or blue, green and red uint8 (H, W, 3).
+    Picture: TypeAlias = str | os.PathLike[str] | npt.NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
+
+
+class Detector:
+    """A loaded network with its settings; `load_detector` makes one.
+
+    Args:
+        network: in evaluation mode.
+        config: of the network and of the stages around it.
+        name: of the weights, as results carry it.
+    """
+
+    def __init__(self, network: Network, config: DetectorConfig, *, name: str) -> None:
+        self.network = network.to(memory_format=torch.channels_last)
+        self.config = config
+        self.name = name
+        for setting, (given, used) in rounded_targets(config.preprocess).items():
+            logger.warning("%s %d is no multiple of 32: rounded up to %d", setting.replace("_", " "), given, used)
+
+    def detect(self, image: Picture, *, ignore_exif: bool = False) -> DetectionResult:
+        """Find the text in one picture.
+
+        Args:
+            image: a path, or an array uint8 (H, W, 3), blue first (also (H, W) grey and (H, W, 4) with alpha).
+            ignore_exif: take the pixels of a file as they are stored, without turning them upright.
+
+        Returns:
+            Polygons in pixels of the upright picture.
+
+        Raises:
+            ImageError: the picture cannot be read, or the file has several pages: `detect_pages` takes those.
+        """
+        pages = self.detect_pages(image, ignore_exif=ignore_exif)
+        result = next(pages)
+        if next(pages, None) is not None:
+            raise ImageError("the file has several pages", where=image, remedy="use detect_pages")
+        return result
+
+    def detect_pages(self, image: Picture, *, ignore_exif: bool = False) -> Iterator[DetectionResult]:
+        """Find the text in every page of a file, one page in memory at a time.
+
+        Args and errors as `detect`; a page that cannot be read raises when it is its turn.
+        """
+        for source in _sources(image, ignore_exif=ignore_exif):
+            yield self.detect_source(source)
+
+    def detect_batch(self, images: Iterable[Picture], *, ignore_exif: bool = False) -> list[DetectionResult]:
+        """Find the text in several pictures, each as `detect` does, in their order."""
+        return [self.detect(image, ignore_exif=ignore_exif) for image in images]
+
+    def detect_source(self, source: SourceImage) -> DetectionResult:
+        """Find the text in a picture that was read already."""
+        network_input = self.preprocess(source)
+        return self.postprocess(source, network_input, self.infer(network_input))
+
+    def probability_map(self, image: Picture, *, ignore_exif: bool = False) -> npt.NDArray[np.float32]:
+        """Return P(pixel is in a shrunk text kernel) for the resized picture, float32 (Hn, Wn) in [0, 1].
+
+        Args and errors as `detect`; of several pages the first.
+        """
+        return self.infer(self.preprocess(next(_sources(image, ignore_exif=ignore_exif))))
+
+    def preprocess(self, source: SourceImage) -> NetworkInput:
+        """Resize and normalise a picture as the network was trained with."""
+        return preprocess(source.pixels_bgr, self.config.preprocess, name=source.name)
+
+    def infer(self, network_input: NetworkInput) -> npt.NDArray[np.float32]:
+        """Run the network: float32 (Hn, Wn) in [0, 1], in the network frame."""
+        started = time.perf_counter()
+        with torch.inference_mode():
+            probability = self.network(network_input.tensor.to(memory_format=torch.channels_last))
+        logger.info("network: %d ms for %dx%d", _ms(started), *reversed(network_input.network_size))
+        result: npt.NDArray[np.float32] = probability[0, 0].numpy()
+        return result
+
+    def postprocess(
+        self, source: SourceImage, network_input: NetworkInput, probability_map: npt.NDArray[np.float32]
+    ) -> DetectionResult:
+        """Turn the probability map of a picture into its result."""
+        started = time.perf_counter()
+        detections = detect_text(probability_map, network_input.image_size, self.config.postprocess)
+        logger.info("post-processing: %d ms, %d instances", _ms(started), len(detections.instances))
+        if detections.truncated:
+            logger.warning(
+                "%s, page %d: more than %d candidates; text further up was not looked at (raise max-candidates)",
+                source.name,
+                source.page,
+                self.config.postprocess.max_candidates,
+            )
+        return DetectionResult(
+            image=source.name,
+            page=source.page,
+            image_size=network_input.image_size,
+            instances=detections.instances,
+            truncated=detections.truncated,
+            model=self.name,
+            settings=self._settings(network_input),
+        )
+
+    def _settings(self, network_input: NetworkInput) -> dict[str, object]:
+        settings = self.config.postprocess
+        return {
+            "network_width": network_input.network_size.width,
+            "network_height": network_input.network_size.height,
+            "shape": settings.shape,
+            "binarize_threshold": settings.binarize_threshold,
+            "score_threshold": settings.score_threshold,
+            "unclip_ratio": settings.effective_unclip_ratio,
+            "max_candidates": settings.max_candidates,
+            "min_side": settings.min_side,
+            "polygon_epsilon": settings.polygon_epsilon,
+        }
+
+
+def _ms(started: float) -> int:
+    return round((time.perf_counter() - started) * 1000)
+
+
+def _sources(image: Picture, *, ignore_exif: bool) -> Iterator[SourceImage]:
+    if isinstance(image, np.ndarray):
+        return iter([source_from_array(image)])
+    return read_image(image, ignore_exif=ignore_exif)
+
+
+def load_detector(
+    weights: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    offset_stride: OffsetStrideChoice = "auto",
+    threads: int | None = None,
+    **overrides: Unpack[Overrides],
+) -> Detector:
+    """Load an old checkpoint or a model file, ready to detect.
+
+    Args:
+        weights: path of the file.
+        config: path of a YAML file such as those in `configs/`; what it states of the network must agree with the
+            weights, its thresholds and sizes replace those of the family or the model file.
+        offset_stride: meaning of the stride-2 blocks of deformable ResNet-50 and deeper; "auto" reads it off the
+            weights.
+        threads: of torch and OpenCV, for the whole process; None leaves them alone.
+        **overrides: settings of `Overrides`, such as `short_side=960` or `shape="polygon"`.
+
+    Raises:
+        CheckpointError: the file cannot be read, trusted or mapped.
+        ConfigError: a configuration or an override is malformed, or contradicts the weights.
+        UsageError: overrides that exclude each other, or fewer than one thread.
+    """
+    if threads is not None:
+        set_threads(threads)
+    path = Path(weights)
+    loaded = read_weights(path, config_path=None if config is None else Path(config), offset_stride=offset_stride)
+    require_finite(loaded)
+    full_config = apply_overrides(loaded.config, overrides)
+    return Detector(load_network(loaded.tensors, full_config.model), full_config, name=path.name)
+
+
+def set_threads(threads: int) -> None:
+    """Set how many threads torch and OpenCV use, in the whole process.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)

@@ -1,0 +1,60 @@
+"""Files that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from dbcpu.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends without an error, it becomes `path`.
+
+    Whatever stops the block, nothing half-written stays behind, and an older file at `path` is untouched until then.
+
+    Raises:
+        OutputError: writing failed: no room, no permission, no such folder.
+    """
+    # The name differs between processes, and no glob of results matches it. Cut, since names have a longest length.
+    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"could not be written: {error.strerror or error}", where=path) from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all.
+
+    Raises:
+        OutputError: writing failed.
+    """
+    with complete_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder `path` and those above it, where they are missing.
+
+    Raises:
+        OutputError: it cannot be created, or is not a folder that can be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder cannot be created: {error.strerror or error}", where=path) from None
+    if not os.access(path, os.W_OK):
+        raise OutputError("the folder cannot be written to", where=path)

@@ -1,0 +1,1 @@
+"""Detection results in the formats that other tools read."""

@@ -1,0 +1,40 @@
+"""What the result files are called, so that no two pictures write the same one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def output_names(inputs: Sequence[str]) -> dict[str, Path]:
+    """Return a relative path for the results of each input, without the ending of the format.
+
+    `page.jpg` gives `page`. Where inputs share a stem, all of them keep their full name, `page.jpg`; where they even
+    share that, their folders below the deepest common one go before it: `a/page.jpg`, `b/page.jpg`.
+
+    Args:
+        inputs: paths as the user gave them; `-` is stdin. The same file twice is one input.
+    """
+    paths = {given: Path("stdin") if given == "-" else Path(os.path.abspath(given)) for given in inputs}  # noqa: PTH100
+    distinct = set(paths.values())
+    stems = Counter(path.stem for path in distinct)
+    full = Counter(path.name for path in distinct)
+    clashing = [path for path in distinct if full[path.name] > 1]
+    common = os.path.commonpath([path.parent for path in clashing]) if clashing else ""
+
+    def name(path: Path) -> Path:
+        if full[path.name] > 1:
+            return path.relative_to(common)
+        return Path(path.name if stems[path.stem] > 1 else path.stem)
+
+    return {given: name(path) for given, path in paths.items()}
+
+
+def page_name(name: Path, page: int, *, several: bool) -> Path:
+    """Return the name for one page: of several, each carries its number, `scan.p0003`."""
+    return name.with_name(f"{name.name}.p{page:04d}") if several else name
