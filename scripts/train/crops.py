@@ -1,0 +1,99 @@
+"""Training crops: a piece of a page at about the scale inference sees it in, turned and recoloured a little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dbcpu.geometry import Size
+from scripts.train.targets import Targets, draw_targets
+from scripts.train.truth import Line
+
+MEAN_BGR = np.float32([122.67891434, 116.66876762, 104.00698793])  # as in dbcpu.config, the original's order
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSettings:
+    """How crops are cut.
+
+    Attributes:
+        side: of the square crop, in network pixels, a multiple of 32.
+        short_side: what inference reduces the page's short side to.
+        scales: lowest and highest factor on top of that, drawn log-uniformly.
+        degrees: largest rotation.
+        unclip_ratio: see `draw_targets`.
+    """
+
+    side: int = 320
+    short_side: int = 736
+    scales: tuple[float, float] = (0.65, 1.6)
+    degrees: float = 4.0
+    unclip_ratio: float = 1.5
+
+
+def cut_crop(
+    image: npt.NDArray[np.uint8], lines: Sequence[Line], settings: CropSettings, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.uint8], Targets]:
+    """Return a random crop, uint8 (side, side, 3) BGR, and its targets.
+
+    Nine of ten crops are centred near a line, the others anywhere. Beyond the page's edge the edge is repeated or the
+    crop is grey. Bilinear without smoothing, as inference resizes.
+    """
+    height, width = image.shape[:2]
+    low, high = np.log(settings.scales)
+    scale = settings.short_side / min(height, width) * np.exp(rng.uniform(low, high))
+    angle = np.radians(np.clip(rng.normal(0, settings.degrees / 2), -settings.degrees, settings.degrees))
+    centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
+    if lines and rng.random() < 0.9:
+        polygon = lines[rng.integers(len(lines))].polygon
+        mix = rng.random(len(polygon))
+        centre = (polygon * mix[:, None]).sum(axis=0) / mix.sum()
+        centre = centre + rng.uniform(-0.4, 0.4, 2) * settings.side / scale
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn[0] *= rng.uniform(0.85, 1.18)  # condensed and expanded type
+    shift = settings.side / 2 - turn @ centre
+    matrix = np.hstack([turn, shift[:, None]])
+    edge = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
+    crop = cv2.warpAffine(
+        image, matrix, (settings.side, settings.side), flags=cv2.INTER_LINEAR, borderMode=edge, borderValue=(90,) * 3
+    )
+    moved = [Line((line.polygon @ turn.T + shift).astype(np.float32), line.text) for line in lines]
+    inside = [line for line in moved if _touches(line.polygon, settings.side)]
+    targets = draw_targets(inside, Size(settings.side, settings.side), settings.unclip_ratio)
+    return recolour(crop.astype(np.uint8, copy=False), rng), targets
+
+
+def _touches(polygon: npt.NDArray[np.float32], side: int) -> bool:
+    margin = 16  # a border band reaches this far at most where it matters
+    return bool((polygon.max(axis=0) > -margin).all() and (polygon.min(axis=0) < side + margin).all())
+
+
+def recolour(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return the crop with other contrast, brightness, gamma and tint; at times grey, inverted, blurred or noisy."""
+    levels = np.arange(256, dtype=np.float32) / 255
+    tables = np.empty((1, 256, 3), np.uint8)
+    gamma, contrast, brightness = np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.2)), rng.normal(0, 0.08)
+    inverted = rng.random() < 0.04
+    for channel in range(3):
+        tint = rng.normal(0, 0.03)
+        table = (levels ** (gamma * np.exp(rng.normal(0, 0.05))) - 0.5) * contrast + 0.5 + brightness + tint
+        tables[0, :, channel] = (np.clip(1 - table if inverted else table, 0, 1) * 255).round()
+    if rng.random() < 0.2:
+        crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.uint8)
+    crop = cv2.LUT(crop, tables).astype(np.uint8, copy=False)
+    if rng.random() < 0.2:
+        crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.4, 1.1)).astype(np.uint8)
+    if rng.random() < 0.15:
+        noise = rng.normal(0, rng.uniform(3, 14), crop.shape[:2])[..., None]
+        crop = np.clip(crop + noise, 0, 255).astype(np.uint8)
+    return crop
+
+
+def network_input(crops: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """Return crops as the network takes them: float32 (N, 3, H, W), `(BGR - mean) / 255`."""
+    batch = (np.stack(crops).astype(np.float32) - MEAN_BGR) / np.float32(255)
+    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))

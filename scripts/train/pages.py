@@ -1,0 +1,136 @@
+"""Render synthetic pages into a folder of `images/` and `gts/`, which training may read while it grows.
+
+python -m scripts.train.pages --out POOL --layouts ../shared/data/layouts --count 2000 --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dbcpu.errors import DbcpuError, UsageError
+from scripts.train import books, forms, signs
+from scripts.train.fonts import FontShelf
+from scripts.train.sheet import Sheet
+from scripts.train.texts import Texts
+from scripts.train.truth import Line, read_lines, write_lines
+from scripts.train.wear import finish
+
+MIN_EXTENT = 4.0  # pixels: what is left of a line at the edge of a picture counts from here on
+SHEETS: dict[str, Callable[[np.random.Generator, Texts, FontShelf], Sheet]] = {
+    "latin": books.latin_page,
+    "typescript": books.typescript,
+    "han": books.han_page,
+    "vertical": books.vertical_page,
+    "receipt": forms.receipt,
+    "form": forms.form,
+    "table": forms.table,
+}
+SHARES = {
+    "latin": 0.13,
+    "typescript": 0.07,
+    "han": 0.07,
+    "vertical": 0.16,
+    "layout": 0.12,
+    "receipt": 0.12,
+    "form": 0.11,
+    "table": 0.07,
+    "sign": 0.15,
+}
+
+
+class PageMaker:
+    """Makes pages of all kinds.
+
+    Args:
+        layouts: folder of `gt_*.txt` of Chinese pages.
+    """
+
+    def __init__(self, layouts: Path) -> None:
+        paths = sorted(layouts.glob("gt_*.txt"))
+        if not paths:
+            raise UsageError("no gt_*.txt of Chinese pages", where=layouts)
+        self._layouts = [lines for lines in map(read_lines, paths) if lines]
+        self._texts, self._shelf = Texts(layouts), FontShelf()
+
+    def make(self, rng: np.random.Generator, kind: str | None = None) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+        """Return a page, uint8 (H, W, 3) BGR, and its lines; `kind` is a key of `SHARES`, by default drawn by share."""
+        kind = kind or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+        if kind == "sign":
+            return signs.sign_page(rng, self._texts, self._shelf)
+        if kind == "layout":
+            lines = self._layouts[rng.integers(len(self._layouts))]
+            return finish(rng, books.layout_page(rng, lines, self._texts, self._shelf))
+        sheet = SHEETS[kind](rng, self._texts, self._shelf)
+        if rng.random() < 0.1:
+            stamp(rng, sheet)
+        return finish(rng, sheet)
+
+
+def stamp(rng: np.random.Generator, sheet: Sheet) -> None:
+    """Press a round or square seal on the sheet, left out of the loss: whether it holds lines is a matter of taste."""
+    radius = rng.uniform(20, 70)
+    x, y = rng.uniform(radius, sheet.width - radius), rng.uniform(radius, sheet.height - radius)
+    colour = ((200, 40, 50), (60, 60, 160), (90, 30, 110))[rng.integers(3)]
+    place = (x - radius, y - radius, x + radius, y + radius)
+    draw = sheet.pen.ellipse if rng.random() < 0.6 else sheet.pen.rectangle
+    draw(place, outline=colour, width=int(rng.integers(2, 5)))
+    for row in range(-1, 2):  # strokes that look like writing
+        for stroke in np.arange(-0.6, 0.6, 0.12):
+            a = (x + stroke * radius, y + row * 0.35 * radius)
+            sheet.pen.line((*a, a[0] + rng.uniform(-6, 6), a[1] + rng.uniform(3, 9)), fill=colour, width=2)
+    sheet.ignore(np.float32([[place[0], place[1]], [place[2], place[1]], [place[2], place[3]], [place[0], place[3]]]))
+
+
+def clip_lines(lines: list[Line], width: int, height: int) -> list[Line]:
+    """Return the lines cut to the picture, without those that are outside or nearly so."""
+    inside = []
+    for line in lines:
+        polygon = np.clip(line.polygon, 0, np.float32([width, height]))
+        if (np.ptp(polygon, axis=0) >= MIN_EXTENT).all():
+            inside.append(Line(polygon.astype(np.float32), line.text))
+    return inside
+
+
+def write_page(folder: Path, name: str, picture: npt.NDArray[np.uint8], lines: list[Line], quality: int) -> None:
+    """Write `images/NAME.jpg` and `gts/gt_NAME.txt`, the truth last: a page counts once it has one."""
+    partial = folder / "images" / f"{name}.partial.jpg"
+    cv2.imwrite(str(partial), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    partial.replace(folder / "images" / f"{name}.jpg")
+    write_lines(folder / "gts" / f"gt_{name}.txt", lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
+    parser.add_argument("--layouts", type=Path, required=True, help="folder of gt_*.txt of Chinese pages")
+    parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
+    parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    try:
+        maker = PageMaker(arguments.layouts)
+    except DbcpuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    for folder in ("images", "gts"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(arguments.count):
+        name = f"{arguments.seed}_{number:05}"
+        if (arguments.out / "gts" / f"gt_{name}.txt").exists():
+            continue
+        rng = np.random.default_rng((arguments.seed, number))
+        picture, lines = maker.make(rng, arguments.kind)
+        lines = clip_lines(lines, picture.shape[1], picture.shape[0])
+        write_page(arguments.out, name, picture, lines, int(rng.integers(35, 96)))
+
+
+if __name__ == "__main__":
+    main()

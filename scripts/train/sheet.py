@@ -1,0 +1,91 @@
+"""A sheet being written on: ink on white, and the outlines of the lines written so far."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from scripts.train.fonts import Face, open_font
+from scripts.train.truth import IGNORED, Line
+
+Ink = tuple[int, int, int]
+BLACK: Ink = (20, 20, 20)
+
+
+class Sheet:
+    """Ink on white, to be multiplied with a paper.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.ink = Image.new("RGB", (width, height), (255, 255, 255))
+        self.pen = ImageDraw.Draw(self.ink)
+        self.lines: list[Line] = []
+
+    def text_width(self, text: str, face: Face, size: int, spacing: float = 0.0) -> float:
+        """Return the advance of `text`, with `spacing` pixels more between characters."""
+        return float(open_font(face, size).getlength(text)) + spacing * max(len(text) - 1, 0)
+
+    def write(
+        self, x: float, y: float, text: str, face: Face, size: int, ink: Ink = BLACK, spacing: float = 0.0
+    ) -> float:
+        """Write a horizontal line with its top-left corner at (x, y); return where it ends.
+
+        A line that would leave the sheet is cut by the edge, and its outline with it.
+        """
+        font = open_font(face, size)
+        if spacing:
+            at, boxes = x, []
+            for character in text:
+                self.pen.text((at, y), character, font=font, fill=ink)
+                if character != " ":
+                    boxes.append(self.pen.textbbox((at, y), character, font=font))
+                at += font.getlength(character) + spacing
+            end = at - spacing
+        else:
+            self.pen.text((x, y), text, font=font, fill=ink)
+            boxes = [self.pen.textbbox((x, y), text.rstrip(), font=font)] if text.strip() else []
+            end = x + font.getlength(text)
+        self._outline(boxes, text, 0.07 * size)
+        return float(end)
+
+    def write_down(
+        self, x: float, y: float, text: str, face: Face, size: int, pitch: float, ink: Ink = BLACK, jitter: float = 0.0
+    ) -> float:
+        """Write a vertical line, its characters centred on x, the first one's top at y; return where it ends."""
+        font = open_font(face, size)
+        boxes = []
+        for number, character in enumerate(text):
+            # A repeatable wobble: characters of a hand-cut block are not on one axis.
+            wobble = jitter * size * np.sin(2.3 * number + 0.7 * x)
+            place = (x + wobble, y + (number + 0.5) * pitch)
+            self.pen.text(place, character, font=font, fill=ink, anchor="mm")
+            boxes.append(self.pen.textbbox(place, character, font=font, anchor="mm"))
+        self._outline(boxes, text, 0.06 * size)
+        return y + len(text) * pitch
+
+    def rule(self, x0: float, y0: float, x1: float, y1: float, thickness: int = 1, ink: Ink = BLACK) -> None:
+        """Draw a straight rule."""
+        self.pen.line((x0, y0, x1, y1), fill=ink, width=thickness)
+
+    def box(self, x0: float, y0: float, x1: float, y1: float, thickness: int = 1, ink: Ink = BLACK) -> None:
+        """Draw a rectangle."""
+        self.pen.rectangle((x0, y0, x1, y1), outline=ink, width=thickness)
+
+    def ignore(self, polygon: npt.NDArray[np.float32]) -> None:
+        """Leave a region out of the loss."""
+        self.lines.append(Line(polygon.astype(np.float32), IGNORED))
+
+    def _outline(self, boxes: list[tuple[float, float, float, float]], text: str, margin: float) -> None:
+        if not boxes:
+            return
+        sides = np.array(boxes, np.float32)
+        x0, y0 = np.maximum(sides[:, :2].min(axis=0) - margin, 0)
+        x1, y1 = np.minimum(sides[:, 2:].max(axis=0) + margin, (self.width, self.height))
+        if x1 - x0 > 3 and y1 - y0 > 3:
+            self.lines.append(Line(np.float32([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), text))

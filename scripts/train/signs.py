@@ -1,0 +1,126 @@
+"""Pictures like photographs of signs: few texts of any size, in perspective, over anything."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from scripts.train.fonts import FontShelf
+from scripts.train.sheet import Sheet
+from scripts.train.texts import Texts
+from scripts.train.truth import Line
+from scripts.train.wear import Picture, clouds, photograph
+
+
+def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
+    """Return a scene without text: gradients, clouds, shapes, stripes, grain."""
+    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    scene = rng.uniform(0, 255, 3).astype(np.float32) * (1 - ramp) + rng.uniform(0, 255, 3).astype(np.float32) * ramp
+    scene = np.repeat(scene, width, axis=1)
+    for cell in (200, 40, 8):
+        scene += clouds(rng, height, width, cell)[..., None] * rng.uniform(0, 25, 3).astype(np.float32)
+    for _ in range(rng.integers(3, 30)):
+        colour = rng.uniform(0, 255, 3).tolist()
+        kind, thickness = rng.integers(4), int(rng.choice([-1, -1, 1, 3, 8]))
+        a, b = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
+        if kind == 0:
+            cv2.rectangle(scene, a.tolist(), (a + b).tolist(), colour, thickness)
+        elif kind == 1:
+            cv2.ellipse(scene, a.tolist(), b.tolist(), rng.uniform(0, 180), 0, 360, colour, thickness)
+        elif kind == 2:
+            step = int(rng.integers(5, 30))  # bars, bricks, blinds: what is most often taken for text
+            for k in range(rng.integers(3, 25)):
+                x = int(a[0]) + k * step
+                cv2.line(scene, (x, int(a[1])), (x, int(a[1] + b[1])), colour, max(step // 3, 1))
+        else:
+            points = (a + rng.normal(0, 80, (rng.integers(3, 8), 2))).astype(np.int32)
+            cv2.fillPoly(scene, [points], colour)
+    return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
+
+
+def sign_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    """Return a picture, uint8 (H, W, 3) BGR, with one to eight signs of one to four lines, and their lines."""
+    height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
+    scene = make_background(rng, height, width)
+    taken = np.zeros((height, width), np.uint8)
+    lines: list[Line] = []
+    for _ in range(rng.integers(1, 9)):
+        sheet = _sign(rng, texts, shelf)
+        matrix = _placement(rng, sheet, width, height)
+        ground = np.float32([[0, 0], [sheet.width, 0], [sheet.width, sheet.height], [0, sheet.height]])
+        outline = cv2.perspectiveTransform(ground[None], matrix)[0]
+        place = np.zeros_like(taken)
+        cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
+        inside = (outline >= 0).all() and (outline < (width, height)).all()
+        if (taken & place).any() or not (inside or rng.random() < 0.3):
+            continue
+        taken |= place
+        _paint(rng, scene, sheet, matrix)
+        lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
+    return photograph(rng, scene), lines
+
+
+def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
+    """Return a small sheet, just large enough for its lines."""
+    size = int(rng.choice([16, 20, 26, 36, 50, 70, 100]) * rng.uniform(0.8, 1.25))
+    family = ("sans", "display", "serif", "hand", "cjk_print", "cjk_brush")[rng.integers(6)]
+    face = shelf.pick(family, rng)
+    han = family.startswith("cjk")
+
+    def text() -> str:
+        if han:
+            return texts.han(rng, int(rng.integers(2, 9)), face, 0.2)
+        return texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 3)
+
+    rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4]))]
+    pad = size * rng.uniform(0.15, 0.6)
+    if han and rng.random() < 0.35:
+        sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
+        for number, row in enumerate(rows):
+            sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
+        return sheet
+    widest = max(Sheet(1, 1).text_width(row, face, size) for row in rows)
+    pitch = size * 1.35
+    sheet = Sheet(int(widest + 2 * pad), int(len(rows) * pitch + 2 * pad))
+    for number, row in enumerate(rows):
+        x = pad + (rng.uniform(0, widest - sheet.text_width(row, face, size)) if rng.random() < 0.3 else 0)
+        sheet.write(x, pad + number * pitch, row, face, size)
+    return sheet
+
+
+def _placement(rng: np.random.Generator, sheet: Sheet, width: int, height: int) -> npt.NDArray[np.float64]:
+    """Return the homography (3, 3) from the sheet's pixels to the scene's."""
+    w, h = sheet.width, sheet.height
+    fit = min(1.0, 0.9 * width / w, 0.9 * height / h)
+    corners = np.float32([[0, 0], [w, 0], [w, h], [0, h]])
+    bent = corners * fit + rng.normal(0, 0.06, (4, 2)) * min(w, h) * fit
+    angle = np.radians(rng.normal(0, 10))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height])
+    target = (bent - bent.mean(axis=0)) @ turn.T + centre
+    return np.asarray(cv2.getPerspectiveTransform(corners, target.astype(np.float32)), np.float64)
+
+
+def _paint(rng: np.random.Generator, scene: Picture, sheet: Sheet, matrix: npt.NDArray[np.float64]) -> None:
+    """Paint the sheet's ink into the scene, in a colour that can be told from the ground, at times on a panel."""
+    height, width = scene.shape[:2]
+    ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
+    cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, (width, height), flags=cv2.INTER_AREA)
+    panel = cv2.warpPerspective(np.ones_like(ink), matrix, (width, height)) > 0.5
+    if rng.random() < 0.5:
+        scene[panel] = scene[panel] * 0.1 + 0.9 * rng.uniform(0, 255, 3).astype(np.float32)
+    ground = float(scene[panel].mean()) if panel.any() else 128.0
+    contrast = rng.uniform(55, 200)
+    level = (
+        ground + contrast
+        if ground + contrast < 255 and (rng.random() < 0.5 or ground < contrast)
+        else ground - contrast
+    )
+    colour = np.clip(level + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
+    if rng.random() < 0.15:  # an outlined or shaded letter
+        shade = cv2.dilate(cover, np.ones((3, 3), np.uint8))
+        scene *= 1 - shade[..., None]
+        scene += shade[..., None] * (255 - colour)
+    scene *= 1 - cover[..., None]
+    scene += cover[..., None] * colour

@@ -1,0 +1,91 @@
+"""Where training crops come from: folders of pages, each drawn from with its own share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dbcpu.errors import UsageError
+from scripts.train.crops import CropSettings, cut_crop
+from scripts.train.targets import Targets
+from scripts.train.truth import Line, PageFile, list_pages, read_page
+
+HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for validation
+HELD_BACK_FIRST = 4
+CACHED_PAGES = 800  # decoded pages in memory, about 2.5 MB each
+MAX_SHORT_SIDE = 1100  # of a page in memory; finer detail never survives the crop's scale
+
+
+def split_pages(pages: Sequence[PageFile]) -> tuple[list[PageFile], list[PageFile]]:
+    """Return the pages to train on and those held back for validation."""
+    held_back = list(pages[HELD_BACK_FIRST::HELD_BACK_EVERY])
+    return [page for page in pages if page not in held_back], held_back
+
+
+@dataclass
+class Source:
+    """A folder with `images/` and `gts/`.
+
+    Attributes:
+        folder: where it is.
+        share: of the crops, relative to the other sources'.
+        growing: whether pages may be added while training runs (`refresh` looks for them) and none is held back;
+            without pages yet, the other sources take its share.
+    """
+
+    folder: Path
+    share: float
+    growing: bool = False
+    pages: list[PageFile] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        """Read the list of pages again."""
+        pages = list_pages(self.folder)
+        self.pages = pages if self.growing else split_pages(pages)[0]
+
+    def held_back(self) -> list[PageFile]:
+        """Return the pages that validation may use."""
+        return [] if self.growing else split_pages(list_pages(self.folder))[1]
+
+
+class CropReader:
+    """Draws crops from sources; all its randomness comes from the generator it is given."""
+
+    def __init__(self, sources: Sequence[Source], settings: CropSettings, rng: np.random.Generator) -> None:
+        self.sources, self.settings, self.rng = list(sources), settings, rng
+        self._cache: dict[Path, tuple[npt.NDArray[np.uint8], list[Line]]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look for new pages.
+
+        Raises:
+            UsageError: a source that does not grow has no page.
+        """
+        for source in self.sources:
+            source.refresh()
+            if not source.pages and not source.growing:
+                raise UsageError("no pages: expected images/ and gts/gt_*.txt", where=source.folder)
+
+    def draw_batch(self, count: int) -> tuple[list[npt.NDArray[np.uint8]], Targets]:
+        """Return `count` crops, uint8 (side, side, 3) BGR, and their targets stacked to (count, side, side)."""
+        shares = np.array([source.share if source.pages else 0.0 for source in self.sources])
+        crops, targets = [], []
+        for pick in self.rng.choice(len(self.sources), count, p=shares / shares.sum()):
+            pages = self.sources[pick].pages
+            image, lines = self._read(pages[self.rng.integers(len(pages))])
+            crop, target = cut_crop(image, lines, self.settings, self.rng)
+            crops.append(crop)
+            targets.append(target)
+        return crops, Targets(*(np.stack(maps) for maps in zip(*targets, strict=True)))
+
+    def _read(self, page: PageFile) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+        if page.image not in self._cache:
+            if len(self._cache) >= CACHED_PAGES:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[page.image] = read_page(page, MAX_SHORT_SIDE)
+        return self._cache[page.image]

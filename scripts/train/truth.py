@@ -1,0 +1,91 @@
+"""Pages with their text lines: reading and writing picture folders with ICDAR-style truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dbcpu.errors import UsageError
+
+IGNORED = "###"  # the text of an instance that is neither text to find nor background
+
+
+@dataclass(frozen=True)
+class Line:
+    """One text line.
+
+    Attributes:
+        polygon: outline, float32, shape (K, 2), K >= 3, (x, y) in image pixels, not closed.
+        text: its text, or `IGNORED`.
+    """
+
+    polygon: npt.NDArray[np.float32]
+    text: str = ""
+
+    @property
+    def ignored(self) -> bool:
+        """Whether training leaves this region out."""
+        return self.text == IGNORED
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Read a `gt_*.txt`: `x1,y1,...,xn,yn,text` a line, the last field always text.
+
+    Raises:
+        UsageError: a line holds no polygon.
+    """
+    lines = []
+    for number, row in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not row.strip():
+            continue
+        *numbers, text = row.split(",")
+        try:
+            polygon = np.array(numbers, np.float32).reshape(-1, 2)
+        except ValueError:
+            raise UsageError("not x1,y1,...,xn,yn,text", where=f"{path}, line {number}") from None
+        if len(polygon) >= 3:
+            lines.append(Line(polygon, text.strip()))
+    return lines
+
+
+def write_lines(path: Path, lines: list[Line]) -> None:
+    """Write a `gt_*.txt`; commas in texts become spaces, since the format has no escape."""
+    rows = [
+        ",".join([*(f"{v:.1f}" for v in line.polygon.ravel()), line.text.replace(",", " ") or "text"]) for line in lines
+    ]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """A picture and its truth, not read yet."""
+
+    image: Path
+    truth: Path
+
+
+def list_pages(folder: Path) -> list[PageFile]:
+    """Return the pages of a folder that holds `images/` and `gts/`, by name; pictures without truth are left out."""
+    pages = []
+    for image in sorted((folder / "images").glob("*")):
+        truth = folder / "gts" / f"gt_{image.stem}.txt"
+        if truth.exists():
+            pages.append(PageFile(image, truth))
+    return pages
+
+
+def read_page(page: PageFile, max_short_side: int) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    """Return the picture, uint8 (H, W, 3) BGR, and its lines, both reduced to `max_short_side` where larger."""
+    image = cv2.imread(str(page.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise UsageError("cannot read the picture", where=page.image)
+    lines = read_lines(page.truth)
+    ratio = max_short_side / min(image.shape[:2])
+    if ratio < 1:
+        image = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+        lines = [Line(line.polygon * np.float32(ratio), line.text) for line in lines]
+    return image.astype(np.uint8, copy=False), lines
