@@ -47,7 +47,7 @@ class Detector:
     """
 
     def __init__(self, network: Network, config: DetectorConfig, *, name: str) -> None:
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config
         self.name = name
         for setting, (given, used) in rounded_targets(config.preprocess).items():

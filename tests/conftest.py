@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 
@@ -22,3 +29,63 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared, the folder of real pictures and golden files beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """The module that makes the weights and pictures which the golden maps were computed from."""
+    spec = importlib.util.spec_from_file_location("synthetic", GOLDEN / "synthetic.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("tests/data/golden/synthetic.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a checkpoint file as old code bases did, once per session: `make_checkpoint(variant, layout="legacy")`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def make(variant: str = "deformable_resnet18", layout: str = "original") -> Path:
+        path: Path = folder / f"{variant}_{layout}"
+        if not path.exists():
+            synthetic.save_checkpoint(variant, path, layout=layout)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def page(tmp_path: Path, synthetic: ModuleType) -> Path:
+    """A small picture in a file."""
+    import cv2
+
+    path = tmp_path / "page.png"
+    cv2.imwrite(str(path), synthetic.image(4))
+    return path
+
+
+def run_cli(*arguments: object) -> tuple[int, str, str]:
+    """Run the command line in this process: exit code, stdout, stderr."""
+    import contextlib
+    import io
+
+    from dbcpu.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def cli() -> Callable[..., tuple[int, str, str]]:
+    """`cli("detect", ...)` gives exit code, stdout and stderr."""
+    return run_cli
+
+
+def golden_entries(name: str) -> list[dict[str, Any]]:
+    """The entries of a golden JSON file, for parametrisation."""
+    entries: list[dict[str, Any]] = json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+    return entries

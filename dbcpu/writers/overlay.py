@@ -33,12 +33,12 @@ def draw_overlay(pixels_bgr: npt.NDArray[np.uint8], result: DetectionResult) -> 
     tinted = pixels_bgr.copy()
     for index, instance in enumerate(result.instances):
         cv2.fillPoly(tinted, [_points(instance)], _COLOURS[index % len(_COLOURS)])
-    drawn = cv2.addWeighted(tinted, _FILL, pixels_bgr, 1 - _FILL, 0)
+    drawn = np.asarray(cv2.addWeighted(tinted, _FILL, pixels_bgr, 1 - _FILL, 0), np.uint8)
     for index, instance in enumerate(result.instances):
         cv2.polylines(drawn, [_points(instance)], True, _COLOURS[index % len(_COLOURS)], thickness, cv2.LINE_AA)
     for index, instance in enumerate(result.instances):
         _draw_score(drawn, instance, _COLOURS[index % len(_COLOURS)])
-    return np.asarray(drawn, np.uint8)
+    return drawn
 
 
 def _points(instance: TextInstance) -> npt.NDArray[np.int32]:

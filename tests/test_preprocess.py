@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbcpu.config import PreprocessConfig
+from dbcpu.errors import ImageError
+from dbcpu.geometry import Size
+from dbcpu.preprocess import network_size, preprocess, rounded_targets
+from tests.conftest import golden_entries
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [e for e in golden_entries("probability_maps.json") if e["variant"] == "resnet18"],
+    ids=lambda e: e["key"],
+)
+def test_the_input_is_that_of_the_original_bit_for_bit(entry: dict[str, Any], synthetic: ModuleType):
+    result = preprocess(synthetic.image(entry["image"]), PreprocessConfig(short_side=entry["short_side"]))
+    assert list(result.tensor.shape) == entry["input_shape"]
+    assert zlib.crc32(result.tensor.numpy().tobytes()) == entry["input_crc32"]
+
+
+def test_a_square_picture_becomes_a_little_higher_than_wide():
+    # The order of the floating-point operations decides: 736 / 328 * 328 / 32 is a hair above 23.
+    assert network_size(PreprocessConfig(), Size(328, 328)) == Size(768, 736)
+
+
+@given(st.integers(1, 20000), st.integers(1, 20000), st.integers(1, 2000))
+def test_both_sides_are_multiples_of_32_and_the_ratio_is_kept(height: int, width: int, short_side: int):
+    size = network_size(PreprocessConfig(short_side=short_side), Size(height, width))
+    assert size.height % 32 == 0
+    assert size.width % 32 == 0
+    target = math.ceil(short_side / 32) * 32
+    assert min(size) == target
+    ratio = max(height, width) / min(height, width)
+    assert max(size) - 32 - 1e-3 <= target * ratio <= max(size) + 1e-3
+
+
+def test_the_other_rules_fix_the_height_or_both_sides():
+    by_height = PreprocessConfig(resize="height", height=800)
+    assert network_size(by_height, Size(400, 600)) == Size(800, 1216)
+    assert network_size(by_height, Size(1600, 600)) == Size(800, 320)
+    exact = PreprocessConfig(resize="exact", height=736, width=1280)
+    assert network_size(exact, Size(99, 33)) == Size(736, 1280)
+
+
+def test_a_target_that_is_no_multiple_of_32_is_rounded_up_and_told():
+    config = PreprocessConfig(short_side=700)
+    assert network_size(config, Size(700, 700)).width == 704
+    assert rounded_targets(config) == {"short_side": (700, 704)}
+    assert rounded_targets(PreprocessConfig()) == {}
+
+
+def test_an_elongated_picture_is_refused_by_name_before_memory_runs_out():
+    strip = np.zeros((5, 60000, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"strip: a picture of 60000x5 would become \d+x736"):
+        preprocess(strip, PreprocessConfig(), name="strip")
+
+
+def test_channels_mean_and_deviation_are_those_of_the_configuration():
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:] = (10, 20, 30)
+    config = PreprocessConfig(short_side=32, channels="rgb", mean=(30, 0, 0), std=(1, 10, 5), scale=2)
+    tensor = preprocess(pixels, config).tensor
+    np.testing.assert_array_equal(tensor[0, :, 0, 0].numpy(), np.float32([0, 1, 1]))

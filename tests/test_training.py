@@ -1,0 +1,373 @@
+"""The training scripts: targets, losses, crops, the loop. Rendering pages needs Debian's fonts and skips without."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # scripts are no installed package
+
+from dbcpu.checkpoint.load import read_weights
+from dbcpu.errors import UsageError
+from dbcpu.geometry import Size
+from scripts.train import fonts, validate, wear
+from scripts.train.checkpoint import read_state, write_atomically, write_weights
+from scripts.train.crops import CropSettings, cut_crop
+from scripts.train.curve import draw_curve
+from scripts.train.losses import balanced_cross_entropy, detection_losses
+from scripts.train.sheet import Sheet
+from scripts.train.sources import CropReader, Source, split_pages
+from scripts.train.targets import draw_targets, offset_outline, shrink_distance, smooth_outline
+from scripts.train.train import Trainer, TrainSettings
+from scripts.train.truth import Line, PageFile, read_lines, write_lines
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> npt.NDArray[np.float32]:
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
+
+
+def filled(polygon: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    canvas = np.zeros(shape, np.uint8)
+    cv2.fillPoly(canvas, [polygon.round().astype(np.int32)], 1)
+    return canvas > 0
+
+
+# Targets
+
+
+@given(
+    width=st.floats(8, 500),
+    height=st.floats(8, 500),
+    ratio=st.floats(0.5, 3),
+)
+def test_unclipping_a_kernel_gives_the_rectangle_back_whatever_its_proportions(width, height, ratio):
+    distance = shrink_distance(width * height, 2 * (width + height), ratio)
+    inner_width, inner_height = width - 2 * distance, height - 2 * distance
+    assert inner_width > 0
+    assert inner_height > 0
+    unclip = inner_width * inner_height * ratio / (2 * (inner_width + inner_height))
+    assert math.isclose(unclip, distance, rel_tol=1e-6)
+
+
+def test_the_shrink_distance_of_a_square_is_the_papers():
+    assert math.isclose(shrink_distance(100 * 100, 400, 1.5), 100 * 100 * (1 - 0.4**2) / 400, rel_tol=0.03)
+
+
+def test_a_shape_without_an_exact_distance_still_gets_one():
+    radius = 20.0
+    distance = shrink_distance(math.pi * radius**2, 2 * math.pi * radius, 1.5)
+    assert 0 < distance < radius
+
+
+def test_the_kernel_lies_inside_its_line_and_the_border_map_peaks_on_the_outline():
+    polygon = rectangle(20, 30, 120, 60)
+    targets = draw_targets([Line(polygon)], Size(96, 160), 1.5)
+    inside = filled(polygon, (96, 160))
+    assert targets.kernel.sum() > 0
+    assert not (targets.kernel.astype(bool) & ~inside).any()
+    assert targets.kernel[45, 70] == 1
+    assert targets.border[30, 70] == pytest.approx(0.7)
+    assert targets.border[5, 5] == pytest.approx(0.3)
+    assert targets.border[:, 70].max() == pytest.approx(0.7)
+    assert targets.border_mask[28, 70] == 1
+    assert targets.border_mask[5, 5] == 0
+    assert targets.kernel_mask.all()
+
+
+def test_a_line_beyond_the_crop_is_drawn_as_far_as_it_reaches():
+    whole = draw_targets([Line(rectangle(-200, 20, 400, 60))], Size(96, 96), 1.5)
+    assert whole.kernel[40].all()
+    assert whole.border[20].min() == pytest.approx(0.7)
+    assert np.ptp(whole.border, axis=1).max() == pytest.approx(0)
+
+
+@pytest.mark.parametrize("line", [Line(rectangle(20, 20, 80, 60), "###"), Line(rectangle(20, 20, 80, 23), "tiny")])
+def test_ignored_and_tiny_lines_are_left_out_of_the_loss(line):
+    targets = draw_targets([line], Size(96, 96), 1.5)
+    assert targets.kernel.sum() == 0
+    assert targets.kernel_mask[21, 50] == 0
+    assert targets.kernel_mask[80, 50] == 1
+    assert targets.border_mask.sum() == 0
+
+
+def test_wiggles_of_an_outline_do_not_change_its_shrink_distance_much():
+    x = np.arange(0, 400, 5, dtype=np.float32)
+    wiggle = (x / 5 % 2 * 3).astype(np.float32)
+    outline = np.concatenate([np.stack([x, wiggle], 1), np.stack([x, 40 - wiggle], 1)[::-1]])
+
+    def distance(polygon: npt.NDArray[np.float32]) -> float:
+        return shrink_distance(cv2.contourArea(polygon), cv2.arcLength(polygon, True), 1.5)
+
+    straight = distance(rectangle(0, 1.5, 395, 38.5))
+    assert distance(smooth_outline(outline)) == pytest.approx(straight, rel=0.1)
+    assert distance(outline) < 0.9 * straight
+
+
+def test_offsetting_keeps_fractions_of_a_pixel():
+    (ring,) = offset_outline(rectangle(0, 0, 50, 10), -1.25)
+    assert ring.min(axis=0).tolist() == pytest.approx([1.25, 1.25], abs=0.07)
+
+
+# Losses
+
+
+def test_cross_entropy_counts_three_hard_background_pixels_per_kernel_pixel():
+    target = torch.zeros(1, 10, 10)
+    target[0, 0, :5] = 1
+    probability = torch.full((1, 10, 10), 0.01)
+    probability[0, 0, :5] = 0.99
+    probability[0, 9, :] = 0.9
+    mask = torch.ones_like(target)
+    easy, hard = -math.log(0.99), -math.log(0.1)
+    expected = (5 * easy + 10 * hard + 5 * easy) / 20
+    assert balanced_cross_entropy(probability, target, mask).item() == pytest.approx(expected, rel=1e-4)
+    mask[0, 9] = 0
+    assert balanced_cross_entropy(probability, target, mask).item() == pytest.approx(easy, rel=1e-3)
+
+
+def test_a_batch_without_text_still_has_a_finite_loss_and_gradient():
+    probability = torch.full((1, 8, 8), 0.4, requires_grad=True)
+    nothing, everywhere = torch.zeros(1, 8, 8), torch.ones(1, 8, 8)
+    losses = detection_losses(probability, probability * 0.9, nothing, everywhere, nothing + 0.3, nothing)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert probability.grad is not None
+    assert (probability.grad > 0).any()
+
+
+def test_perfect_maps_cost_almost_nothing():
+    targets = draw_targets([Line(rectangle(20, 30, 120, 60))], Size(96, 160), 1.5)
+    kernel, kernel_mask, border, border_mask = (torch.from_numpy(m)[None] for m in targets)
+    losses = detection_losses(kernel, border, kernel, kernel_mask, border, border_mask)
+    assert losses.total.item() < 1e-3
+
+
+# Truth, crops, sources
+
+
+def test_the_last_field_of_a_truth_line_is_text_even_when_it_is_a_number(tmp_path):
+    path = tmp_path / "gt_a.txt"
+    path.write_text("\ufeff1,2,30,2,30,12,1,12,42\n\n1,2,30,2,30,12,###\n", encoding="utf-8")
+    first, second = read_lines(path)
+    assert first.text == "42"
+    assert first.polygon.shape == (4, 2)
+    assert second.ignored
+
+
+def test_a_truth_line_without_a_polygon_is_named(tmp_path):
+    path = tmp_path / "gt_a.txt"
+    path.write_text("1,2,30,2,30,12,1,12,a\n1,two,3\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="gt_a.txt, line 2"):
+        read_lines(path)
+
+
+def test_truth_survives_writing_and_reading(tmp_path):
+    lines = [Line(rectangle(1, 2, 30.5, 12), "a, b"), Line(rectangle(5, 5, 9, 9), "###")]
+    write_lines(tmp_path / "gt_a.txt", lines)
+    again = read_lines(tmp_path / "gt_a.txt")
+    assert [line.text for line in again] == ["a  b", "###"]
+    assert np.allclose(again[0].polygon, lines[0].polygon)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed):
+    page = np.full((500, 400, 3), 255, np.uint8)
+    lines = [Line(rectangle(60, y, 340, y + 24)) for y in range(60, 440, 60)]
+    for line in lines:
+        cv2.fillPoly(page, [line.polygon.astype(np.int32)], (0, 0, 0))
+    settings = CropSettings(side=96, short_side=400)
+    crop, targets = cut_crop(page, lines, settings, np.random.default_rng(seed))
+    assert crop.shape == (96, 96, 3)
+    if targets.kernel.any():
+        on_text = crop.mean(axis=2)[targets.kernel > 0]
+        # Whatever the recolouring, bars are of one colour and kernels well inside them.
+        assert np.ptp(on_text) < 90
+
+
+def write_pages(folder: Path, count: int) -> list[PageFile]:
+    """Write pages of black bars, each a line."""
+    for name in ("images", "gts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        page = np.full((200, 160, 3), 240, np.uint8)
+        lines = [Line(rectangle(20, y, 140, y + 14), "bar") for y in range(15, 180, 40)]
+        for line in lines:
+            cv2.fillPoly(page, [line.polygon.astype(np.int32)], (10, 10, 10))
+        cv2.imwrite(str(folder / "images" / f"{number:02}.png"), page)
+        write_lines(folder / "gts" / f"gt_{number:02}.txt", lines)
+    return [PageFile(folder / "images" / f"{n:02}.png", folder / "gts" / f"gt_{n:02}.txt") for n in range(count)]
+
+
+def test_pages_held_back_for_validation_are_never_trained_on(tmp_path):
+    pages = write_pages(tmp_path, 15)
+    kept, held_back = split_pages(pages)
+    assert len(held_back) == 2
+    assert not set(kept) & set(held_back)
+    source = Source(tmp_path, 1.0)
+    source.refresh()
+    assert source.pages == kept
+    assert source.held_back() == held_back
+
+
+def test_a_growing_source_is_used_once_it_has_pages(tmp_path):
+    write_pages(tmp_path / "real", 2)
+    sources = [Source(tmp_path / "real", 1.0), Source(tmp_path / "pool", 9.0, growing=True)]
+    reader = CropReader(sources, CropSettings(side=64, short_side=160), np.random.default_rng(0))
+    crops, targets = reader.draw_batch(3)
+    assert [crop.shape for crop in crops] == [(64, 64, 3)] * 3
+    assert targets.kernel.shape == (3, 64, 64)
+    write_pages(tmp_path / "pool", 1)
+    reader.refresh()
+    assert len(sources[1].pages) == 1
+
+
+def test_a_folder_without_pages_is_named(tmp_path):
+    with pytest.raises(UsageError, match="no pages"):
+        CropReader([Source(tmp_path, 1.0)], CropSettings(), np.random.default_rng(0))
+
+
+# Wear of synthetic pages
+
+
+@pytest.mark.parametrize("change", [wear.curl, wear.lay_on_desk])
+@pytest.mark.parametrize("seed", range(6))
+def test_outlines_follow_the_page_when_it_is_bent_or_turned(change, seed):
+    picture = np.full((400, 300, 3), 255, np.float32)
+    polygon = rectangle(60, 150, 240, 200)
+    cv2.fillPoly(picture, [polygon.astype(np.int32)], (0, 0, 0))
+    rng = np.random.default_rng(seed)
+    moved, (line,) = change(rng, picture, [Line(polygon)])
+    inside = filled(line.polygon, moved.shape[:2])
+    window = cv2.dilate(inside.astype(np.uint8), np.ones((41, 41), np.uint8)) > 0
+    dark = (moved.mean(axis=2) < 128) & window
+    assert (inside & dark).sum() / (inside | dark).sum() > 0.9
+
+
+def test_a_finished_sheet_keeps_its_ink_within_its_outlines():
+    for seed in range(4):
+        sheet = Sheet(300, 400)
+        sheet.pen.rectangle((60, 150, 240, 200), fill=(0, 0, 0))
+        sheet.lines.append(Line(rectangle(60, 150, 240, 200)))
+        picture, (line,) = wear.finish(np.random.default_rng(seed), sheet)
+        inside = filled(line.polygon, picture.shape[:2])
+        ring = cv2.dilate(inside.astype(np.uint8), np.ones((21, 21), np.uint8)) - inside
+        assert picture[inside].mean() < picture[ring > 0].mean()
+
+
+def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
+    with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):
+        fonts.find_faces()
+
+
+def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(shared):
+    from scripts.train.pages import SHARES, PageMaker, clip_lines
+
+    try:
+        maker = PageMaker(shared / "data" / "layouts")
+    except UsageError as error:
+        pytest.skip(str(error))
+    for kind in SHARES:
+        picture, lines = maker.make(np.random.default_rng(5), kind)
+        height, width = picture.shape[:2]
+        lines = clip_lines(lines, width, height)
+        assert lines, kind
+        assert all((line.polygon >= 0).all() and (line.polygon <= (width, height)).all() for line in lines)
+
+
+# The loop
+
+
+def make_trainer(folder: Path, **settings: float) -> tuple[Trainer, CropReader]:
+    trainer = Trainer(TrainSettings(minutes=60, batch=2, warm_up=1, **settings), torch.device("cpu"))
+    crop = CropSettings(side=64, short_side=160, scales=(0.9, 1.1))
+    return trainer, CropReader([Source(folder, 1.0)], crop, trainer.rng)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bars")
+    write_pages(folder, 2)
+    return folder
+
+
+@pytest.mark.parametrize("threshold_head", [True, False])
+def test_steps_on_one_batch_lower_its_loss(bars, threshold_head):
+    trainer, reader = make_trainer(bars, threshold_head=threshold_head)
+    batch = reader.draw_batch(2)
+    reader.draw_batch = lambda count: batch
+    first = trainer.train_step(reader).total.item()
+    for _ in range(4):
+        last = trainer.train_step(reader).total.item()
+    assert last < 0.9 * first
+
+
+def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars, tmp_path):
+    trainer, reader = make_trainer(bars)
+    trainer.train_step(reader)
+    trainer.minutes = 12.5
+    write_atomically(tmp_path / "state", trainer.state())
+    uninterrupted = trainer.train_step(reader).total.item()
+
+    resumed, reader = make_trainer(bars, seed=7)
+    resumed.load_state(read_state(tmp_path / "state"))
+    assert (resumed.step, resumed.minutes) == (1, 12.5)
+    assert resumed.train_step(reader).total.item() == pytest.approx(uninterrupted, rel=1e-5)
+    for name, tensor in trainer.average.model.state_dict().items():
+        assert torch.allclose(tensor.float(), resumed.average.model.state_dict()[name].float(), atol=1e-5), name
+
+
+def test_the_learning_rate_rises_by_steps_and_falls_to_zero_with_the_minutes(bars):
+    trainer, _ = make_trainer(bars)
+    peak = trainer.learning_rate()
+    trainer.minutes = 30
+    assert trainer.learning_rate() == pytest.approx(peak / 2)
+    trainer.minutes = 60
+    assert trainer.learning_rate() == pytest.approx(0)
+
+
+def test_saved_weights_are_read_by_the_product_and_by_the_next_run(bars, tmp_path):
+    trainer, _ = make_trainer(bars)
+    write_weights(tmp_path / "last", trainer.average.model.state_dict())
+    weights = read_weights(tmp_path / "last")
+    assert weights.config.model.backbone == "resnet18"
+    assert weights.config.model.deformable
+    assert trainer.start_from(tmp_path / "last") == []
+
+
+def test_validation_counts_matches_and_leaves_out_regions_on_ignored_lines():
+    lines = [Line(rectangle(0, 0, 100, 20)), Line(rectangle(0, 50, 100, 70)), Line(rectangle(0, 100, 90, 130), "###")]
+    found = [rectangle(2, 1, 98, 20), rectangle(0, 50, 30, 70), rectangle(5, 105, 80, 125)]
+    score = validate.match(lines, found)
+    assert score == validate.Score(matched=1, lines=2, found=2)
+    assert score.f_measure == pytest.approx(0.5)
+
+
+def test_validation_takes_whole_pages_through_inference(bars):
+    trainer, _ = make_trainer(bars)
+    pages, _ = split_pages([PageFile(p, bars / "gts" / f"gt_{p.stem}.txt") for p in (bars / "images").iterdir()])
+    score = validate.validate(trainer.average.model, pages[:1], 1.5, 160, bfloat16=False)
+    assert score.lines == 5
+
+
+def test_the_curve_is_drawn_from_the_log(tmp_path):
+    rows = [{"minutes": m, "loss_total": 3 - m / 9} | ({"f_mean": m / 20} if m % 5 == 0 else {}) for m in range(20)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    draw_curve(tmp_path / "log.jsonl", tmp_path / "curve.png")
+    picture = cv2.imread(str(tmp_path / "curve.png"))
+    assert picture.shape == (840, 1100, 3)
+    assert (picture != 255).any()
