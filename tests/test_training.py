@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # scripts are no installed package
 
 from dbcpu.checkpoint.load import read_weights
 from dbcpu.errors import UsageError
@@ -33,7 +29,11 @@ from scripts.train.train import Trainer, TrainSettings
 from scripts.train.truth import Line, PageFile, read_lines, write_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
+
+    Change = Callable[[np.random.Generator, wear.Picture, list[Line]], tuple[wear.Picture, list[Line]]]
 
 
 def rectangle(x0: float, y0: float, x1: float, y1: float) -> npt.NDArray[np.float32]:
@@ -54,7 +54,9 @@ def filled(polygon: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDAr
     height=st.floats(8, 500),
     ratio=st.floats(0.5, 3),
 )
-def test_unclipping_a_kernel_gives_the_rectangle_back_whatever_its_proportions(width, height, ratio):
+def test_unclipping_a_kernel_gives_the_rectangle_back_whatever_its_proportions(
+    width: float, height: float, ratio: float
+):
     distance = shrink_distance(width * height, 2 * (width + height), ratio)
     inner_width, inner_height = width - 2 * distance, height - 2 * distance
     assert inner_width > 0
@@ -96,7 +98,7 @@ def test_a_line_beyond_the_crop_is_drawn_as_far_as_it_reaches():
 
 
 @pytest.mark.parametrize("line", [Line(rectangle(20, 20, 80, 60), "###"), Line(rectangle(20, 20, 80, 23), "tiny")])
-def test_ignored_and_tiny_lines_are_left_out_of_the_loss(line):
+def test_ignored_and_tiny_lines_are_left_out_of_the_loss(line: Line):
     targets = draw_targets([line], Size(96, 96), 1.5)
     assert targets.kernel.sum() == 0
     assert targets.kernel_mask[21, 50] == 0
@@ -140,8 +142,8 @@ def test_cross_entropy_counts_three_hard_background_pixels_per_kernel_pixel():
 
 
 def test_a_batch_without_text_still_has_a_finite_loss_and_gradient():
-    probability = torch.full((1, 8, 8), 0.4, requires_grad=True)
-    nothing, everywhere = torch.zeros(1, 8, 8), torch.ones(1, 8, 8)
+    probability = torch.full((1, 32, 32), 0.4, requires_grad=True)
+    nothing, everywhere = torch.zeros(1, 32, 32), torch.ones(1, 32, 32)
     losses = detection_losses(probability, probability * 0.9, nothing, everywhere, nothing + 0.3, nothing)
     losses.total.backward()
     assert torch.isfinite(losses.total)
@@ -159,7 +161,7 @@ def test_perfect_maps_cost_almost_nothing():
 # Truth, crops, sources
 
 
-def test_the_last_field_of_a_truth_line_is_text_even_when_it_is_a_number(tmp_path):
+def test_the_last_field_of_a_truth_line_is_text_even_when_it_is_a_number(tmp_path: Path):
     path = tmp_path / "gt_a.txt"
     path.write_text("\ufeff1,2,30,2,30,12,1,12,42\n\n1,2,30,2,30,12,###\n", encoding="utf-8")
     first, second = read_lines(path)
@@ -168,14 +170,14 @@ def test_the_last_field_of_a_truth_line_is_text_even_when_it_is_a_number(tmp_pat
     assert second.ignored
 
 
-def test_a_truth_line_without_a_polygon_is_named(tmp_path):
+def test_a_truth_line_without_a_polygon_is_named(tmp_path: Path):
     path = tmp_path / "gt_a.txt"
     path.write_text("1,2,30,2,30,12,1,12,a\n1,two,3\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="gt_a.txt, line 2"):
+    with pytest.raises(UsageError, match=r"gt_a\.txt, line 2"):
         read_lines(path)
 
 
-def test_truth_survives_writing_and_reading(tmp_path):
+def test_truth_survives_writing_and_reading(tmp_path: Path):
     lines = [Line(rectangle(1, 2, 30.5, 12), "a, b"), Line(rectangle(5, 5, 9, 9), "###")]
     write_lines(tmp_path / "gt_a.txt", lines)
     again = read_lines(tmp_path / "gt_a.txt")
@@ -184,7 +186,7 @@ def test_truth_survives_writing_and_reading(tmp_path):
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed):
+def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int):
     page = np.full((500, 400, 3), 255, np.uint8)
     lines = [Line(rectangle(60, y, 340, y + 24)) for y in range(60, 440, 60)]
     for line in lines:
@@ -192,10 +194,7 @@ def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed):
     settings = CropSettings(side=96, short_side=400)
     crop, targets = cut_crop(page, lines, settings, np.random.default_rng(seed))
     assert crop.shape == (96, 96, 3)
-    if targets.kernel.any():
-        on_text = crop.mean(axis=2)[targets.kernel > 0]
-        # Whatever the recolouring, bars are of one colour and kernels well inside them.
-        assert np.ptp(on_text) < 90
+    assert (crop[targets.kernel > 0] < 128).all()
 
 
 def write_pages(folder: Path, count: int) -> list[PageFile]:
@@ -212,7 +211,7 @@ def write_pages(folder: Path, count: int) -> list[PageFile]:
     return [PageFile(folder / "images" / f"{n:02}.png", folder / "gts" / f"gt_{n:02}.txt") for n in range(count)]
 
 
-def test_pages_held_back_for_validation_are_never_trained_on(tmp_path):
+def test_pages_held_back_for_validation_are_never_trained_on(tmp_path: Path):
     pages = write_pages(tmp_path, 15)
     kept, held_back = split_pages(pages)
     assert len(held_back) == 2
@@ -223,7 +222,7 @@ def test_pages_held_back_for_validation_are_never_trained_on(tmp_path):
     assert source.held_back() == held_back
 
 
-def test_a_growing_source_is_used_once_it_has_pages(tmp_path):
+def test_a_growing_source_is_used_once_it_has_pages(tmp_path: Path):
     write_pages(tmp_path / "real", 2)
     sources = [Source(tmp_path / "real", 1.0), Source(tmp_path / "pool", 9.0, growing=True)]
     reader = CropReader(sources, CropSettings(side=64, short_side=160), np.random.default_rng(0))
@@ -235,7 +234,7 @@ def test_a_growing_source_is_used_once_it_has_pages(tmp_path):
     assert len(sources[1].pages) == 1
 
 
-def test_a_folder_without_pages_is_named(tmp_path):
+def test_a_folder_without_pages_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match="no pages"):
         CropReader([Source(tmp_path, 1.0)], CropSettings(), np.random.default_rng(0))
 
@@ -245,7 +244,7 @@ def test_a_folder_without_pages_is_named(tmp_path):
 
 @pytest.mark.parametrize("change", [wear.curl, wear.lay_on_desk])
 @pytest.mark.parametrize("seed", range(6))
-def test_outlines_follow_the_page_when_it_is_bent_or_turned(change, seed):
+def test_outlines_follow_the_page_when_it_is_bent_or_turned(change: Change, seed: int):
     picture = np.full((400, 300, 3), 255, np.float32)
     polygon = rectangle(60, 150, 240, 200)
     cv2.fillPoly(picture, [polygon.astype(np.int32)], (0, 0, 0))
@@ -268,13 +267,13 @@ def test_a_finished_sheet_keeps_its_ink_within_its_outlines():
         assert picture[inside].mean() < picture[ring > 0].mean()
 
 
-def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path, monkeypatch):
+def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):
         fonts.find_faces()
 
 
-def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(shared):
+def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(shared: Path):
     from scripts.train.pages import SHARES, PageMaker, clip_lines
 
     try:
@@ -299,24 +298,24 @@ def make_trainer(folder: Path, **settings: float) -> tuple[Trainer, CropReader]:
 
 
 @pytest.fixture(scope="module")
-def bars(tmp_path_factory):
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bars")
     write_pages(folder, 2)
     return folder
 
 
 @pytest.mark.parametrize("threshold_head", [True, False])
-def test_steps_on_one_batch_lower_its_loss(bars, threshold_head):
+def test_steps_on_one_batch_lower_its_loss(bars: Path, threshold_head: bool):
     trainer, reader = make_trainer(bars, threshold_head=threshold_head)
     batch = reader.draw_batch(2)
-    reader.draw_batch = lambda count: batch
+    reader.draw_batch = lambda _count: batch
     first = trainer.train_step(reader).total.item()
     for _ in range(4):
         last = trainer.train_step(reader).total.item()
     assert last < 0.9 * first
 
 
-def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars, tmp_path):
+def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars: Path, tmp_path: Path):
     trainer, reader = make_trainer(bars)
     trainer.train_step(reader)
     trainer.minutes = 12.5
@@ -331,7 +330,7 @@ def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars, tmp_path):
         assert torch.allclose(tensor.float(), resumed.average.model.state_dict()[name].float(), atol=1e-5), name
 
 
-def test_the_learning_rate_rises_by_steps_and_falls_to_zero_with_the_minutes(bars):
+def test_the_learning_rate_rises_by_steps_and_falls_to_zero_with_the_minutes(bars: Path):
     trainer, _ = make_trainer(bars)
     peak = trainer.learning_rate()
     trainer.minutes = 30
@@ -340,7 +339,7 @@ def test_the_learning_rate_rises_by_steps_and_falls_to_zero_with_the_minutes(bar
     assert trainer.learning_rate() == pytest.approx(0)
 
 
-def test_saved_weights_are_read_by_the_product_and_by_the_next_run(bars, tmp_path):
+def test_saved_weights_are_read_by_the_product_and_by_the_next_run(bars: Path, tmp_path: Path):
     trainer, _ = make_trainer(bars)
     write_weights(tmp_path / "last", trainer.average.model.state_dict())
     weights = read_weights(tmp_path / "last")
@@ -357,14 +356,14 @@ def test_validation_counts_matches_and_leaves_out_regions_on_ignored_lines():
     assert score.f_measure == pytest.approx(0.5)
 
 
-def test_validation_takes_whole_pages_through_inference(bars):
+def test_validation_takes_whole_pages_through_inference(bars: Path):
     trainer, _ = make_trainer(bars)
     pages, _ = split_pages([PageFile(p, bars / "gts" / f"gt_{p.stem}.txt") for p in (bars / "images").iterdir()])
     score = validate.validate(trainer.average.model, pages[:1], 1.5, 160, bfloat16=False)
     assert score.lines == 5
 
 
-def test_the_curve_is_drawn_from_the_log(tmp_path):
+def test_the_curve_is_drawn_from_the_log(tmp_path: Path):
     rows = [{"minutes": m, "loss_total": 3 - m / 9} | ({"f_mean": m / 20} if m % 5 == 0 else {}) for m in range(20)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     draw_curve(tmp_path / "log.jsonl", tmp_path / "curve.png")

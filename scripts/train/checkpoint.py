@@ -22,18 +22,6 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_atomically(path, saved)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read such a file, prefix removed, floating-point tensors as float32."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"cannot read the weights: {error}", where=path) from None
-    return {
-        name.removeprefix(PREFIX): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in saved.items()
-    }
-
-
 def write_atomically(path: Path, content: object) -> None:
     """Write with `torch.save` beside `path`, then move into place: a reader or a crash never sees half a file."""
     partial = path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""Training crops: a piece of a page at about the scale inference sees it in, turned and recoloured a little."""
+"""Training crops: a piece of a page at about the scale inference sees it in, turned a little; and its recolouring."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def cut_crop(
     moved = [Line((line.polygon @ turn.T + shift).astype(np.float32), line.text) for line in lines]
     inside = [line for line in moved if _touches(line.polygon, settings.side)]
     targets = draw_targets(inside, Size(settings.side, settings.side), settings.unclip_ratio)
-    return recolour(crop.astype(np.uint8, copy=False), rng), targets
+    return crop.astype(np.uint8, copy=False), targets
 
 
 def _touches(polygon: npt.NDArray[np.float32], side: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train.crops import CropSettings, cut_crop
+from scripts.train.crops import CropSettings, cut_crop, recolour
 from scripts.train.targets import Targets
 from scripts.train.truth import Line, PageFile, list_pages, read_page
 
@@ -79,7 +79,7 @@ class CropReader:
             pages = self.sources[pick].pages
             image, lines = self._read(pages[self.rng.integers(len(pages))])
             crop, target = cut_crop(image, lines, self.settings, self.rng)
-            crops.append(crop)
+            crops.append(recolour(crop, self.rng))
             targets.append(target)
         return crops, Targets(*(np.stack(maps) for maps in zip(*targets, strict=True)))
 

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from dbcpu.checkpoint.load import read_weights
 from dbcpu.config import ModelConfig
 from dbcpu.errors import DbcpuError, UsageError
 from dbcpu.model.network import build_model
-from scripts.train.checkpoint import Average, read_state, read_weights, write_atomically, write_weights
+from scripts.train.checkpoint import Average, read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, network_input
 from scripts.train.curve import draw_curve
 from scripts.train.losses import Losses, detection_losses
@@ -84,13 +85,14 @@ class Trainer:
         self.best = -1.0
 
     def start_from(self, weights: Path) -> list[str]:
-        """Take over the tensors of a checkpoint that fit; return the names of those that stay random."""
-        tensors = read_weights(weights)
+        """Take over the tensors of any weights that fit; return the names of those that stay random."""
+        tensors = read_weights(weights).tensors
         own = self.model.state_dict()
         fitting = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
         self.model.load_state_dict(fitting, strict=False)
         self.average = Average(self.model, self.settings.average_decay)
-        return sorted(set(own) - set(fitting))
+        counters = {name for name in own if name.endswith("num_batches_tracked")}  # never used, seldom stored
+        return sorted(set(own) - set(fitting) - counters)
 
     def learning_rate(self) -> float:
         """Return the rate of the next step: a linear rise by steps, then half a cosine by time."""
@@ -236,10 +238,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", type=Path, required=True, help="pages of scripts.train.pages; may grow meanwhile")
     parser.add_argument("--pool-validation", type=Path, help="synthetic pages for validation only, another seed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, made if missing")
-    parser.add_argument("--start", type=Path, help="weights to start from (original's layout); default: random")
+    parser.add_argument("--start", type=Path, help="old checkpoint or model file to start from; default: random")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
     parser.add_argument("--validate-every", type=float, default=10.0, help="minutes (default: %(default)s)")
+    parser.add_argument("--validation-pages", type=int, default=8, help="of each kind, at most (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="crops a step (default: %(default)s)")
     parser.add_argument("--side", type=int, default=320, help="of a crop in pixels (default: %(default)s)")
     parser.add_argument(
@@ -280,6 +283,7 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     validation = {source.folder.name: source.held_back() for source in sources}
     if arguments.pool_validation:
         validation["synthetic"] = list_pages(arguments.pool_validation)
+    validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
     sources.append(Source(arguments.pool, POOL_SHARE, growing=True))
     reader = CropReader(sources, CropSettings(side=arguments.side), trainer.rng)
     run = Run(trainer, reader, validation, out)
