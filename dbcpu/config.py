@@ -126,7 +126,8 @@ class PostprocessConfig:
             _require(0 <= getattr(self, name) <= 1, name, "from 0 to 1", self)
         _require(self.max_candidates >= 1, "max_candidates", "at least 1", self)
         _require(0 <= self.min_side < math.inf, "min_side", "at least 0", self)
-        _require(self.unclip_ratio is None or 0 < self.unclip_ratio < math.inf, "unclip_ratio", "above 0", self)
+        ratio = self.unclip_ratio  # past the limit every polygon is the whole page, and its arcs take seconds to draw
+        _require(ratio is None or 0 < ratio <= 100, "unclip_ratio", "above 0 and at most 100", self)
         _require(0 <= self.polygon_epsilon < 1, "polygon_epsilon", "from 0 to below 1", self)
 
     @property
