@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -291,7 +291,7 @@ def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(s
 # The loop
 
 
-def make_trainer(folder: Path, **settings: float) -> tuple[Trainer, CropReader]:
+def make_trainer(folder: Path, **settings: Any) -> tuple[Trainer, CropReader]:
     trainer = Trainer(TrainSettings(minutes=60, batch=2, warm_up=1, **settings), torch.device("cpu"))
     crop = CropSettings(side=64, short_side=160, scales=(0.9, 1.1))
     return trainer, CropReader([Source(folder, 1.0)], crop, trainer.rng)
@@ -330,6 +330,13 @@ def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars: Path, tmp_path: 
         assert torch.allclose(tensor.float(), resumed.average.model.state_dict()[name].float(), atol=1e-5), name
 
 
+def test_resuming_with_another_network_says_which_options_to_give(bars: Path):
+    trainer, _ = make_trainer(bars, threshold_head=False)
+    other, _ = make_trainer(bars)
+    with pytest.raises(UsageError, match="--no-threshold-head"):
+        other.load_state(trainer.state())
+
+
 def test_the_learning_rate_rises_by_steps_and_falls_to_zero_with_the_minutes(bars: Path):
     trainer, _ = make_trainer(bars)
     peak = trainer.learning_rate()
@@ -344,8 +351,24 @@ def test_saved_weights_are_read_by_the_product_and_by_the_next_run(bars: Path, t
     write_weights(tmp_path / "last", trainer.average.model.state_dict())
     weights = read_weights(tmp_path / "last")
     assert weights.config.model.backbone == "resnet18"
-    assert weights.config.model.deformable
+    assert not weights.config.model.deformable
     assert trainer.start_from(tmp_path / "last") == []
+
+
+@pytest.mark.parametrize("deformable_first", [False, True])
+def test_a_network_goes_on_from_one_with_or_without_deformable_convolutions(
+    bars: Path, tmp_path: Path, deformable_first: bool
+):
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    first, _ = make_trainer(bars, deformable=deformable_first)
+    write_weights(tmp_path / "last", first.model.state_dict())
+    second, _ = make_trainer(bars, deformable=not deformable_first, seed=5)
+    still_random = second.start_from(tmp_path / "last")
+    assert len(still_random) == (0 if deformable_first else 12)
+    assert all("conv2_offset" in name for name in still_random)
+    with torch.inference_mode():
+        before, after = (trainer.average.model.eval()(x) for trainer in (first, second))
+    assert torch.allclose(before, after, atol=1e-5)
 
 
 def test_validation_counts_matches_and_leaves_out_regions_on_ignored_lines():

@@ -16,12 +16,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dbcpu.checkpoint.load import read_weights
 from dbcpu.config import ModelConfig
@@ -35,7 +37,6 @@ from scripts.train.sources import CropReader, Source
 from scripts.train.truth import PageFile, list_pages
 from scripts.train.validate import validate
 
-MODEL = ModelConfig(backbone="resnet18", deformable=True)
 GRADIENT_NORM = 5.0  # longer gradients are shortened to it
 # Receipts vary more than their number tells; nine vertical pages are soon learnt by heart.
 REAL_SHARES = {"sroie": 0.24, "tapuscorpus": 0.16, "ndl_docl": 0.12}
@@ -52,6 +53,8 @@ class TrainSettings:
         minutes: of training in all, resumed runs counted together; the learning rate falls to zero over them.
         batch: crops a step.
         learning_rate: peak of AdamW's.
+        deformable: whether layers 2-4 have deformable convolutions. From random weights their offsets soon reach many
+            pixels and gradients through them are noise: train without, then `--start` a deformable run from that.
         threshold_head: whether to train the threshold map too; without, a step takes a fifth less time.
         warm_up: steps until the peak.
         weight_decay: of convolution weights.
@@ -61,7 +64,8 @@ class TrainSettings:
 
     minutes: float
     batch: int = 8
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
+    deformable: bool = False
     threshold_head: bool = True
     warm_up: int = 100
     weight_decay: float = 1e-4
@@ -75,7 +79,10 @@ class Trainer:
     def __init__(self, settings: TrainSettings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.device = settings, device
-        model = build_model(dataclasses.replace(MODEL, threshold_head=settings.threshold_head))
+        config = ModelConfig(
+            backbone="resnet18", deformable=settings.deformable, threshold_head=settings.threshold_head
+        )
+        model = build_model(config)
         self.model = model.to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
@@ -86,8 +93,8 @@ class Trainer:
 
     def start_from(self, weights: Path) -> list[str]:
         """Take over the tensors of any weights that fit; return the names of those that stay random."""
-        tensors = read_weights(weights).tensors
         own = self.model.state_dict()
+        tensors = match_offsets(read_weights(weights).tensors, own)
         fitting = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
         self.model.load_state_dict(fitting, strict=False)
         self.average = Average(self.model, self.settings.average_decay)
@@ -136,13 +143,39 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self.model.load_state_dict(state["model"])
+        """Continue from what `state` returned.
+
+        Raises:
+            UsageError: it is the state of a network of another shape.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            remedy = "give --deformable and --no-threshold-head as when the run began"
+            raise UsageError("the state to resume from is of another network", remedy=remedy) from None
         self.average.model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = json.loads(state["rng"])
         torch.set_rng_state(state["torch_rng"])
         self.step, self.minutes, self.best = state["step"], state["minutes"], state["best"]
+
+
+def match_offsets(tensors: dict[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Return tensors for a network with deformable convolutions from one without, or the other way round.
+
+    Offsets start at zero and mask logits too, which halves what a plain convolution would give: exact where the plain
+    network comes first, and where a deformable one has such offsets.
+
+    Args:
+        tensors: of the network to start from.
+        own: names of the network to start.
+    """
+    matched = {}
+    for name, tensor in tensors.items():
+        offset = name.replace("conv2.weight", "conv2_offset.weight")
+        factor = 1.0 if offset == name else (1 + (offset in own)) / (1 + (offset in tensors))
+        matched[name] = tensor.float() * factor if tensor.is_floating_point() else tensor
+    return matched
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -248,6 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--learning-rate", type=float, default=defaults.learning_rate, help="peak (default: %(default)s)"
     )
+    parser.add_argument("--deformable", action="store_true", help="with deformable convolutions in layers 2-4")
     parser.add_argument("--no-threshold-head", action="store_true", help="train the probability map alone, faster")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
@@ -270,6 +304,7 @@ def _prepare(arguments: argparse.Namespace) -> Run:
             minutes=arguments.minutes,
             batch=arguments.batch,
             learning_rate=arguments.learning_rate,
+            deformable=arguments.deformable,
             threshold_head=not arguments.no_threshold_head,
             seed=arguments.seed,
         ),
