@@ -25,7 +25,7 @@ from scripts.train.losses import balanced_cross_entropy, detection_losses
 from scripts.train.sheet import Sheet
 from scripts.train.sources import CropReader, Source, split_pages
 from scripts.train.targets import draw_targets, offset_outline, shrink_distance, smooth_outline
-from scripts.train.train import Trainer, TrainSettings
+from scripts.train.trainer import Trainer, TrainSettings
 from scripts.train.truth import Line, PageFile, read_lines, write_lines
 
 if TYPE_CHECKING:
