@@ -20,7 +20,8 @@ OffsetStride = Literal["original", "strided"]
 OffsetStrideChoice = Literal["auto", "original", "strided"]
 Attention = Literal["none", "scale_spatial", "scale_channel_spatial", "scale_channel"]
 Shape = Literal["quad", "polygon"]
-ResizeRule = Literal["short_side", "height", "exact"]
+Neck = Literal["original", "smoothed"]
+ResizeRule = Literal["short_side", "height", "exact", "fit"]
 
 NETWORK_MULTIPLE = 32  # the deepest feature map, C5, is 1/32 of the network's input
 ORIGINAL_MEAN = (122.67891434, 116.66876762, 104.00698793)  # original: named RGB, subtracted from B, G, R
@@ -32,12 +33,16 @@ class ModelConfig:
 
     Attributes:
         backbone: ResNet depth, or MobileNetV3-large.
-        deformable: whether layers 2-4 of the ResNet have modulated deformable 3x3 convolutions.
+        deformable: whether layers 2-4 of the ResNet have deformable 3x3 convolutions.
+        modulated: whether these have a mask beside their offsets.
         offset_stride: what `conv2_offset` of the three stride-2 bottlenecks does. "original": stride 1, its memory
             read with the output's plane size, as the CUDA code does; "strided": stride 2. Without effect on ResNet-18
             and -34.
-        inner_channels: width of the laterals; each pyramid level gets a quarter of it.
-        decoder_bias: whether the decoder's plain convolutions have biases.
+        neck: the feature pyramid: "original", or "smoothed", that of DBNet.pytorch, whose levels are smoothed before
+            they feed the next one down.
+        inner_channels: width of the concatenated levels, each of which has a quarter of it.
+        decoder_bias: whether the plain convolutions of the original's neck and heads have biases.
+        head_bias: whether the first convolution of the probability head has one.
         attention: the adaptive scale fusion (ASF) of DB++.
         attention_channels: its width; without effect where `attention` is "none".
         threshold_head: whether the threshold head, which only training uses, is there.
@@ -46,9 +51,12 @@ class ModelConfig:
 
     backbone: Backbone
     deformable: bool = False
+    modulated: bool = True
     offset_stride: OffsetStride = "original"
+    neck: Neck = "original"
     inner_channels: int = 256
     decoder_bias: bool = False
+    head_bias: bool = False
     attention: Attention = "none"
     attention_channels: int = 64
     threshold_head: bool = False
@@ -69,10 +77,14 @@ class PreprocessConfig:
     Attributes:
         resize: "short_side": the short side becomes `short_side`, the other one keeps the ratio, rounded up to a
             multiple of 32 (the original's demo); "height": the same with the height (its evaluation); "exact": `width`
-            x `height`, whatever the ratio.
-        short_side: target of resize "short_side", in pixels.
+            x `height`, whatever the ratio; "fit": as large as `short_side` and `long_side` allow, ratio kept, then
+            padded with zeros to multiples of 32 at the right and the bottom (mmocr).
+        short_side: target of resize "short_side" and limit of "fit", in pixels.
+        long_side: limit of resize "fit", in pixels.
         height: target of resize "height" and "exact", in pixels.
         width: target of resize "exact", in pixels.
+        rounding: of the sides to multiples of 32: "up" rounds the free side, "nearest" rounds both (DBNet.pytorch).
+        resized_as: what is interpolated: "float32" pixels, or "uint8" ones, which rounds to grey levels.
         channels: order of the channels that the network takes.
         mean: subtracted per channel, in the order of `channels`, in grey levels of 0-255.
         std: divisor per channel, in the order of `channels`.
@@ -83,16 +95,21 @@ class PreprocessConfig:
     short_side: int = 736
     height: int | None = None
     width: int | None = None
+    long_side: int | None = None
+    rounding: Literal["up", "nearest"] = "up"
+    resized_as: Literal["float32", "uint8"] = "float32"
     channels: Literal["bgr", "rgb"] = "bgr"
     mean: tuple[float, float, float] = ORIGINAL_MEAN
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "height", "width"):
+        for name in ("short_side", "height", "width", "long_side"):
             value = getattr(self, name)
             _require(value is None or 1 <= value <= 1 << 16, name, "from 1 to 65536", self)
-        _require(self.resize == "short_side" or self.height is not None, "height", f"given with {self.resize!r}", self)
+        needs_height = self.resize in ("height", "exact")
+        _require(not needs_height or self.height is not None, "height", f"given with {self.resize!r}", self)
+        _require(self.resize != "fit" or self.long_side is not None, "long_side", "given with 'fit'", self)
         _require(self.resize != "exact" or self.width is not None, "width", "given with 'exact'", self)
         _require(all(map(math.isfinite, self.mean)), "mean", "finite", self)
         _require(all(s > 0 and math.isfinite(s) for s in self.std), "std", "above 0", self)
@@ -108,7 +125,12 @@ class PostprocessConfig:
         binarize_threshold: a pixel above it belongs to a kernel, in [0, 1].
         score_threshold: candidates with a lower mean probability are dropped, in [0, 1].
         max_candidates: contours looked at, before any filter.
-        min_side: shortest side of a kernel's rectangle in network pixels; after unclipping, `min_side + 2`.
+        quad_of: what a quad is the minimum-area rectangle of: "contour", which is then unclipped, or "polygon", the
+            text instance that the shape "polygon" would give (mmocr).
+        score_over: the pixels whose mean is the score: those of the "candidate", a rectangle or a simplified outline,
+            or of the whole "contour" (DBNet.pytorch).
+        min_side: shortest side of a kernel's rectangle in network pixels; after unclipping, `min_side + 2`. Kernels of
+            polygons have no limit.
         unclip_ratio: r' of `D' = A' * r' / L'`; None is the original's choice, 1.5 for quads and 2.0 for polygons.
         polygon_epsilon: tolerance of the outline's simplification, as a share of its perimeter.
     """
@@ -117,6 +139,8 @@ class PostprocessConfig:
     binarize_threshold: float = 0.3
     score_threshold: float = 0.6
     max_candidates: int = 1000
+    quad_of: Literal["contour", "polygon"] = "contour"
+    score_over: Literal["candidate", "contour"] = "candidate"
     min_side: float = 3.0
     unclip_ratio: float | None = None
     polygon_epsilon: float = 0.002

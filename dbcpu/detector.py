@@ -114,7 +114,12 @@ class Detector:
     ) -> DetectionResult:
         """Turn the probability map of a picture into its result."""
         started = time.perf_counter()
-        detections = detect_text(probability_map, network_input.image_size, self.config.postprocess)
+        detections = detect_text(
+            probability_map,
+            network_input.image_size,
+            self.config.postprocess,
+            content_size=network_input.content_size,
+        )
         logger.info("post-processing: %d ms, %d instances", _ms(started), len(detections.instances))
         if detections.truncated:
             logger.warning(

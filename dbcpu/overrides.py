@@ -46,12 +46,13 @@ def apply_overrides(config: DetectorConfig, overrides: Overrides) -> DetectorCon
     sizes = [name for name in _RESIZE if name in given]
     if len(sizes) > 1:
         raise UsageError(f"{' and '.join(sizes)} exclude each other", remedy="give the one that should decide")
-    stated: dict[str, object] = {}
+    # A size that is given means the original's rule for it, whatever the family of the weights does by itself.
+    stated: dict[str, object] = {"rounding": "up", "resized_as": "float32"} if sizes else {}
     if "size" in given:
         height, width = overrides["size"] or (0, 0)
-        stated = {"resize": "exact", "height": height, "width": width}
+        stated |= {"resize": "exact", "height": height, "width": width}
     elif sizes:
-        stated = {"resize": sizes[0], sizes[0]: given[sizes[0]]}
+        stated |= {"resize": sizes[0], sizes[0]: given[sizes[0]]}
     postprocess = {name: value for name, value in given.items() if name not in _RESIZE}
     preprocess: PreprocessConfig = overlay(config.preprocess, stated)
     return replace(config, preprocess=preprocess, postprocess=overlay(config.postprocess, postprocess))

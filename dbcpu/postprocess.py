@@ -71,13 +71,16 @@ class _Outlines:
     scores: list[float]
 
 
-def detect_text(probability_map: ProbabilityMap, image_size: Size, config: PostprocessConfig) -> Detections:
+def detect_text(
+    probability_map: ProbabilityMap, image_size: Size, config: PostprocessConfig, *, content_size: Size | None = None
+) -> Detections:
     """Find the text instances of a probability map.
 
     Args:
         probability_map: float32 (Hn, Wn), in [0, 1], network frame; NaN counts as 0.
         image_size: size of the picture that the network's input was made from.
         config: shape, thresholds and limits.
+        content_size: what the picture covers of the map from the top left, where the rest is padding; None is all.
 
     Returns:
         Instances in the image frame, their coordinates whole pixels from 0 to the width or height inclusive.
@@ -92,22 +95,29 @@ def detect_text(probability_map: ProbabilityMap, image_size: Size, config: Postp
     np.greater(probability_map, np.float32(config.binarize_threshold), out=is_kernel.view(np.bool_))
     contours, _ = cv2.findContours(is_kernel, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     candidates = cast("Sequence[Points]", contours[: config.max_candidates])
-    find = _find_quads if config.shape == "quad" else _find_polygons
-    outlines = find(probability_map, candidates, config)
-    points = _to_image_frame(outlines.points, Size(*probability_map.shape), image_size)
+    if config.shape == "polygon":
+        outlines = _find_polygons(probability_map, candidates, config)
+    elif config.quad_of == "polygon":
+        outlines = _quads_around(_find_polygons(probability_map, candidates, config))
+    else:
+        outlines = _find_quads(probability_map, candidates, config)
+    points = _to_image_frame(outlines.points, content_size or Size(*probability_map.shape), image_size)
     polygons = split_rings(points, outlines.counts)
     instances = tuple(TextInstance(polygon=p, score=s) for p, s in zip(polygons, outlines.scores, strict=True))
     return Detections(instances=instances, truncated=len(contours) > len(candidates))
 
 
 def _find_quads(probability_map: ProbabilityMap, candidates: Sequence[Points], config: PostprocessConfig) -> _Outlines:
-    quads, _ = _rectangles_around(candidates, config.min_side)
+    quads, wide_enough = _rectangles_around(candidates, config.min_side)
     corners = quads.astype(np.int32)  # original: truncated wherever integers are asked for
-    height, width = probability_map.shape
-    bounds = np.concatenate([np.floor(quads.min(axis=1)), np.ceil(quads.max(axis=1))], axis=1)
-    bounds = bounds.clip(0, [width - 1, height - 1, width - 1, height - 1]).astype(np.intp)
-    scored = zip(corners, bounds.tolist(), strict=True)
-    scores = np.array([_mean_probability(probability_map, outline, box) for outline, box in scored])
+    if config.score_over == "contour":
+        scores = np.array([_mean_under_points(probability_map, candidates[index]) for index in wide_enough])
+    else:
+        height, width = probability_map.shape
+        bounds = np.concatenate([np.floor(quads.min(axis=1)), np.ceil(quads.max(axis=1))], axis=1)
+        bounds = bounds.clip(0, [width - 1, height - 1, width - 1, height - 1]).astype(np.intp)
+        scored = zip(corners, bounds.tolist(), strict=True)
+        scores = np.array([_mean_probability(probability_map, outline, box) for outline, box in scored])
     accepted = np.flatnonzero(scores >= config.score_threshold)
     counts = [4] * len(accepted)
     distances = unclip_distances(quads[accepted].reshape(-1, 2), counts, config.effective_unclip_ratio)
@@ -128,8 +138,7 @@ def _find_polygons(
         outline = cast("Points", cv2.approxPolyDP(contour, epsilon, True)[:, 0])
         if len(outline) < MIN_OUTLINE_POINTS:
             continue
-        left, top, width, height = cv2.boundingRect(outline)
-        score = _mean_probability(probability_map, outline, (left, top, left + width - 1, top + height - 1))
+        score = _mean_under_points(probability_map, contour if config.score_over == "contour" else outline)
         if score >= config.score_threshold:
             outlines.append(outline)
             scores.append(score)
@@ -143,6 +152,13 @@ def _find_polygons(
             kept.append(score)
     points, counts = _join_rings(rings)
     return _Outlines(points=points, counts=counts, scores=kept)
+
+
+def _quads_around(outlines: _Outlines) -> _Outlines:
+    """Replace each polygon by its minimum-area rectangle."""
+    quads, kept = _rectangles_around(split_rings(outlines.points, outlines.counts), 0)
+    scores = [outlines.scores[index] for index in kept]
+    return _Outlines(points=quads.reshape(-1, 2), counts=[4] * len(quads), scores=scores)
 
 
 def _join_rings(rings: Sequence[Points]) -> tuple[Points, list[int]]:
@@ -191,6 +207,12 @@ def _mean_probability(probability_map: ProbabilityMap, outline: Points, bounds: 
     if math.isnan(score):  # asked here, since asking the whole map first would cost more
         score = cv2.mean(np.where(np.isnan(window), np.float32(0), window), under)[0]
     return score
+
+
+def _mean_under_points(probability_map: ProbabilityMap, outline: Points) -> float:
+    """Return the mean of the map under an outline of whole points inside it, (K, 2) or (K, 1, 2)."""
+    left, top, width, height = cv2.boundingRect(outline)
+    return _mean_probability(probability_map, outline, (left, top, left + width - 1, top + height - 1))
 
 
 def _to_image_frame(

@@ -33,40 +33,50 @@ class NetworkInput:
     Attributes:
         tensor: float32 (1, 3, Hn, Wn), normalised.
         network_size: (Hn, Wn), both multiples of 32.
+        content_size: what the picture covers of it from the top left; the rest is padding.
         image_size: size of the picture it was made from.
     """
 
     tensor: torch.Tensor
     network_size: Size
+    content_size: Size
     image_size: Size
 
 
-def network_size(config: PreprocessConfig, image_size: Size) -> Size:
-    """Return the size that a picture is resized to, both sides multiples of 32.
+def content_size(config: PreprocessConfig, image_size: Size) -> Size:
+    """Return the size that a picture is resized to; but for "fit", both sides are multiples of 32.
 
     A free side is `ceil(target / fixed * free / 32) * 32`, evaluated in this order in floating point, as the original
     does; a target that is no multiple of 32 is rounded up first, which the original does not survive.
     """
     height, width = image_size
+    if config.resize == "fit":
+        scale = min((config.long_side or 0) / max(image_size), config.short_side / min(image_size))
+        return Size(max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+    to_multiple = _round_up if config.rounding == "up" else _round_to_nearest
     if config.resize == "exact":
-        return Size(_round_up(config.height or 0), _round_up(config.width or 0))
-    if config.resize == "height":
-        target = _round_up(config.height or 0)
-        return Size(target, _round_up(target / height * width))
-    target = _round_up(config.short_side)
-    if height < width:
-        return Size(target, _round_up(target / height * width))
-    return Size(_round_up(target / width * height), target)
+        return Size(to_multiple(config.height or 0), to_multiple(config.width or 0))
+    by_height = config.resize == "height" or height < width
+    target = (config.height or 0) if config.resize == "height" else config.short_side
+    # original: the free side follows the fixed one as it will be; DBNet.pytorch rounds both at the end.
+    fixed = _round_up(target) if config.rounding == "up" else target
+    if by_height:
+        return Size(to_multiple(fixed), to_multiple(fixed / height * width))
+    return Size(to_multiple(fixed / width * height), to_multiple(fixed))
 
 
 def _round_up(pixels: float) -> int:
     return max(1, math.ceil(pixels / NETWORK_MULTIPLE)) * NETWORK_MULTIPLE
 
 
+def _round_to_nearest(pixels: float) -> int:
+    return max(1, round(pixels / NETWORK_MULTIPLE)) * NETWORK_MULTIPLE
+
+
 def rounded_targets(config: PreprocessConfig) -> dict[str, tuple[int, int]]:
     """Return the configured sides that are no multiples of 32, by field name, with what they are rounded up to."""
-    used = {"short_side": ("short_side",), "height": ("height",), "exact": ("height", "width")}[config.resize]
-    sides = {name: getattr(config, name) for name in used}
+    used = {"short_side": ("short_side",), "height": ("height",), "exact": ("height", "width"), "fit": ()}
+    sides = {name: getattr(config, name) for name in used[config.resize] if config.rounding == "up"}
     return {name: (side, _round_up(side)) for name, side in sides.items() if side % NETWORK_MULTIPLE}
 
 
@@ -82,23 +92,26 @@ def preprocess(pixels_bgr: npt.NDArray[np.uint8], config: PreprocessConfig, *, n
         ImageError: the picture is so elongated that the resized one would not fit into memory.
     """
     image_size = Size(*pixels_bgr.shape[:2])
-    target = network_size(config, image_size)
-    if target.height * target.width > MAX_NETWORK_PIXELS:
+    content = content_size(config, image_size)
+    network = Size(_round_up(content.height), _round_up(content.width))
+    if network.height * network.width > MAX_NETWORK_PIXELS:
         raise ImageError(
-            f"a picture of {image_size.width}x{image_size.height} would become {target.width}x{target.height} for the "
-            f"network, over its limit of {MAX_NETWORK_PIXELS // 1_000_000} megapixels",
+            f"a picture of {image_size.width}x{image_size.height} would become {network.width}x{network.height} for "
+            f"the network, over its limit of {MAX_NETWORK_PIXELS // 1_000_000} megapixels",
             where=name,
             remedy="choose a smaller working size with --size or --short-side",
         )
     # original: the resize comes first and works on float32 pixels.
-    resized = cv2.resize(pixels_bgr.astype(np.float32), (target.width, target.height), interpolation=cv2.INTER_LINEAR)
-    if config.channels == "rgb":
-        resized = resized[:, :, ::-1]
-    normalised = np.empty((3, *target), np.float32)
+    pixels = pixels_bgr.astype(np.float32) if config.resized_as == "float32" else pixels_bgr
+    resized = cv2.resize(pixels, (content.width, content.height), interpolation=cv2.INTER_LINEAR)
+    normalised = np.zeros((3, *network), np.float32)
     for channel in range(3):
         # One rounding from float64 to float32 for mean and std, then the division in float32.
-        plane = resized[:, :, channel].astype(np.float64)
+        plane = resized[:, :, channel if config.channels == "bgr" else 2 - channel].astype(np.float64)
         plane -= config.mean[channel]
         plane /= config.std[channel]
-        np.divide(plane.astype(np.float32), np.float32(config.scale), out=normalised[channel])
-    return NetworkInput(tensor=torch.from_numpy(normalised)[None], network_size=target, image_size=image_size)
+        inside = normalised[channel, : content.height, : content.width]
+        np.divide(plane.astype(np.float32), np.float32(config.scale), out=inside)
+    return NetworkInput(
+        tensor=torch.from_numpy(normalised)[None], network_size=network, content_size=content, image_size=image_size
+    )

@@ -151,7 +151,7 @@ def trained(shared: Path) -> list[Row]:
             worst = max(worst, distance(near, region))
             found.remove(near)
         regions = len(entry["regions"])
-        good = count == regions and missing <= DIFFERING_REGIONS * regions
+        good = count == regions and missing <= max(1, DIFFERING_REGIONS * regions)
         name = f"{Path(entry['image']).name} {entry['shape']} {entry['score_threshold']}: {regions} regions"
         rows.append((f"{name}, {missing} differ" if missing else name, worst, good))
     return rows

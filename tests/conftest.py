@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from helpers import GOLDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
-
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
 
 @pytest.fixture(scope="session")
@@ -64,28 +62,3 @@ def page(tmp_path: Path, synthetic: ModuleType) -> Path:
     path = tmp_path / "page.png"
     cv2.imwrite(str(path), synthetic.image(4))
     return path
-
-
-def run_cli(*arguments: object) -> tuple[int, str, str]:
-    """Run the command line in this process: exit code, stdout, stderr."""
-    import contextlib
-    import io
-
-    from dbcpu.cli.main import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([str(argument) for argument in arguments])
-    return code, out.getvalue(), err.getvalue()
-
-
-@pytest.fixture
-def cli() -> Callable[..., tuple[int, str, str]]:
-    """`cli("detect", ...)` gives exit code, stdout and stderr."""
-    return run_cli
-
-
-def golden_entries(name: str) -> list[dict[str, Any]]:
-    """The entries of a golden JSON file, for parametrisation."""
-    entries: list[dict[str, Any]] = json.loads((GOLDEN / name).read_text(encoding="utf-8"))
-    return entries

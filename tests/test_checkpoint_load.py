@@ -44,11 +44,12 @@ def test_every_dropped_name_has_its_reason(make_checkpoint: MakeCheckpoint):
 @pytest.mark.parametrize(
     "config",
     [
-        ModelConfig(backbone="resnet34", inner_channels=128, decoder_bias=True),
+        ModelConfig(backbone="resnet34", inner_channels=128, decoder_bias=True, head_bias=True),
         ModelConfig(backbone="resnet50", deformable=True, attention="scale_channel", attention_channels=32),
         ModelConfig(backbone="resnet101", attention="scale_spatial", threshold_head=True, serial=True),
         ModelConfig(backbone="resnet152", attention="scale_channel_spatial", attention_channels=256),
         ModelConfig(backbone="mobilenet_v3_large", threshold_head=True, inner_channels=96),
+        ModelConfig(backbone="resnet18", deformable=True, modulated=False, neck="smoothed", head_bias=True),
     ],
     ids=lambda config: config.backbone,
 )
@@ -59,7 +60,9 @@ def test_the_architecture_is_read_from_names_and_shapes_alone(config: ModelConfi
     check_complete(tensors, config, Path("x"))
 
 
-@pytest.mark.parametrize(("variant", "stride"), [("deformable_resnet50", "original"), ("deformable_resnet50_strided", "strided")])
+@pytest.mark.parametrize(
+    ("variant", "stride"), [("deformable_resnet50", "original"), ("deformable_resnet50_strided", "strided")]
+)
 def test_the_stride_of_the_offsets_is_read_from_the_rows_that_were_never_trained(
     variant: str, stride: str, synthetic: ModuleType
 ):
@@ -97,7 +100,9 @@ def test_missing_surplus_and_misshapen_tensors_are_listed_at_once(tmp_path: Path
 
 def test_a_name_that_no_rule_knows_is_an_error(tmp_path: Path, synthetic: ModuleType):
     tensors = {**_bare(synthetic), "neck.extra.weight": torch.zeros(1)}
-    with pytest.raises(CheckpointError, match=r"1 tensor \(neck.extra.weight\) that the original DB code does not have"):
+    with pytest.raises(
+        CheckpointError, match=r"1 tensor \(neck.extra.weight\) that the original DB code does not have"
+    ):
         read_weights(_save(tmp_path / "final", tensors))
 
 
@@ -134,7 +139,7 @@ def test_a_stated_configuration_has_to_agree_with_the_weights(tmp_path: Path, ma
     assert weights.config.postprocess.binarize_threshold == 0.3
 
 
-def test_loading_is_strict_and_keeps_every_number(synthetic: ModuleType, make_checkpoint: MakeCheckpoint):
+def test_loading_is_strict_and_keeps_every_number(make_checkpoint: MakeCheckpoint):
     weights = read_weights(make_checkpoint())
     network = load_network(weights.tensors, weights.config.model)
     state = network.state_dict()

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import run_cli
 from PIL import Image
 
 from dbcpu import __version__, load_detector
 from dbcpu.errors import UsageError
 
-Cli = Callable[..., tuple[int, str, str]]
 MakeCheckpoint = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 # The synthetic weights were never trained: only low thresholds find anything.
@@ -33,26 +33,26 @@ def weights(make_checkpoint: MakeCheckpoint) -> Path:
 
 
 @pytest.mark.parametrize("command", [[], ["detect"], ["convert"], ["inspect"]])
-def test_every_command_has_help_and_stands_in_the_readme(command: list[str], cli: Cli):
-    code, out, _ = cli(*command, "--help")
+def test_every_command_has_help_and_stands_in_the_readme(command: list[str]):
+    code, out, _ = run_cli(*command, "--help")
     assert code == 0
     assert "Usage: dbcpu" in out
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert " ".join(["dbcpu", *command]) in readme
 
 
-def test_the_version_is_that_of_the_package(cli: Cli):
-    assert cli("--version")[1] == f"dbcpu, version {__version__}\n"
+def test_the_version_is_that_of_the_package():
+    assert run_cli("--version")[1] == f"dbcpu, version {__version__}\n"
 
 
-def test_an_unknown_option_is_a_usage_error(cli: Cli):
-    code, out, err = cli("detect", "--weigths", "x", "y.jpg")
+def test_an_unknown_option_is_a_usage_error():
+    code, out, err = run_cli("detect", "--weigths", "x", "y.jpg")
     assert (code, out) == (2, "")
     assert "--weigths" in err
 
 
-def test_one_picture_gives_a_document_and_nothing_else_on_stdout(page: Path, weights: Path, cli: Cli):
-    code, out, err = cli("detect", page, "--weights", weights, *LOW)
+def test_one_picture_gives_a_document_and_nothing_else_on_stdout(page: Path, weights: Path):
+    code, out, err = run_cli("detect", page, "--weights", weights, *LOW)
     document = json.loads(out)
     assert (code, err) == (0, "")
     assert (document["width"], document["height"], document["model"]) == (96, 96, weights.name)
@@ -60,33 +60,36 @@ def test_one_picture_gives_a_document_and_nothing_else_on_stdout(page: Path, wei
     assert document["instances"]
 
 
-def test_equal_input_gives_equal_bytes(page: Path, weights: Path, cli: Cli):
-    assert cli("detect", page, "--weights", weights, *LOW) == cli("detect", page, "--weights", weights, *LOW)
+def test_equal_input_gives_equal_bytes(page: Path, weights: Path):
+    assert run_cli("detect", page, "--weights", weights, *LOW) == run_cli("detect", page, "--weights", weights, *LOW)
 
 
 @pytest.mark.parametrize("variant", ["deformable_resnet18", "deformable_resnet50"])
 def test_a_converted_file_gives_the_same_document_but_for_its_name(
-    variant: str, tmp_path: Path, page: Path, make_checkpoint: MakeCheckpoint, cli: Cli
+    variant: str,
+    tmp_path: Path,
+    page: Path,
+    make_checkpoint: MakeCheckpoint,
 ):
     old, new = make_checkpoint(variant, "legacy"), tmp_path / "new.safetensors"
-    assert cli("convert", old, "-o", new)[0] == 0
-    before, after = (json.loads(cli("detect", page, "--weights", w, *LOW)[1]) for w in (old, new))
+    assert run_cli("convert", old, "-o", new)[0] == 0
+    before, after = (json.loads(run_cli("detect", page, "--weights", w, *LOW)[1]) for w in (old, new))
     assert before.pop("model") == old.name
     assert after.pop("model") == new.name
     assert before == after
 
 
-def test_several_pictures_give_a_line_each_in_their_order(page: Path, weights: Path, cli: Cli):
+def test_several_pictures_give_a_line_each_in_their_order(page: Path, weights: Path):
     other = page.with_name("ein Bild 頁.png")
     other.write_bytes(page.read_bytes())
-    _, out, _ = cli("detect", page, other, "--weights", weights, *LOW)
+    _, out, _ = run_cli("detect", page, other, "--weights", weights, *LOW)
     assert [json.loads(line)["image"] for line in out.splitlines()] == [str(page), str(other)]
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_others_go_on(page: Path, weights: Path, cli: Cli):
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_go_on(page: Path, weights: Path):
     broken = page.with_name("broken.png")
     broken.write_bytes(page.read_bytes()[:200])
-    code, out, err = cli("detect", broken, page, page.with_name("none.png"), "--weights", weights, *LOW)
+    code, out, err = run_cli("detect", broken, page, page.with_name("none.png"), "--weights", weights, *LOW)
     assert code == 7
     assert [json.loads(line)["image"] for line in out.splitlines()] == [str(page)]
     assert "broken.png" in err
@@ -94,15 +97,15 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_go_on(page: Path,
     assert "2 of 3 inputs failed" in err
 
 
-def test_the_only_picture_being_unreadable_is_exit_code_5(page: Path, weights: Path, cli: Cli):
-    code, out, err = cli("detect", page.with_name("none.png"), "--weights", weights)
+def test_the_only_picture_being_unreadable_is_exit_code_5(page: Path, weights: Path):
+    code, out, err = run_cli("detect", page.with_name("none.png"), "--weights", weights)
     assert (code, out) == (5, "")
     assert len(err.splitlines()) == 1
 
 
-def test_results_overlays_and_maps_go_to_their_folders(tmp_path: Path, page: Path, weights: Path, cli: Cli):
+def test_results_overlays_and_maps_go_to_their_folders(tmp_path: Path, page: Path, weights: Path):
     folders = ("-o", tmp_path / "out/json", "--overlay", tmp_path / "out/overlay", "--save-map", tmp_path / "out/map")
-    code, out, _ = cli("detect", page, "--weights", weights, *LOW, *folders)
+    code, out, _ = run_cli("detect", page, "--weights", weights, *LOW, *folders)
     assert (code, out) == (0, "")
     assert json.loads((tmp_path / "out/json/page.json").read_text())["image"] == str(page)
     assert cv2.imread(str(tmp_path / "out/overlay/page.overlay.png")).shape == (96, 96, 3)
@@ -111,82 +114,84 @@ def test_results_overlays_and_maps_go_to_their_folders(tmp_path: Path, page: Pat
     np.testing.assert_allclose(grey / 255, probability, atol=0.5 / 255 + 1e-6)
 
 
-def test_icdar_lines_are_written_per_picture(tmp_path: Path, page: Path, weights: Path, cli: Cli):
-    cli("detect", page, "--weights", weights, *LOW, "--format", "icdar", "-o", tmp_path / "out")
+def test_icdar_lines_are_written_per_picture(tmp_path: Path, page: Path, weights: Path):
+    run_cli("detect", page, "--weights", weights, *LOW, "--format", "icdar", "-o", tmp_path / "out")
     lines = (tmp_path / "out/res_page.txt").read_text().splitlines()
-    document = json.loads(cli("detect", page, "--weights", weights, *LOW)[1])
+    document = json.loads(run_cli("detect", page, "--weights", weights, *LOW)[1])
     assert len(lines) == len(document["instances"])
     assert lines[0].split(",")[:2] == [str(value) for value in document["instances"][0]["polygon"][0]]
-    assert cli("detect", page, page, "--weights", weights, "--format", "icdar")[0] == 2
+    assert run_cli("detect", page, page, "--weights", weights, "--format", "icdar")[0] == 2
 
 
-def test_two_pictures_of_one_stem_keep_both_results(tmp_path: Path, page: Path, weights: Path, cli: Cli):
+def test_two_pictures_of_one_stem_keep_both_results(tmp_path: Path, page: Path, weights: Path):
     Image.open(page).save(page.with_suffix(".bmp"))
-    cli("detect", page, page.with_suffix(".bmp"), "--weights", weights, *LOW, "-o", tmp_path / "out")
+    run_cli("detect", page, page.with_suffix(".bmp"), "--weights", weights, *LOW, "-o", tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["page.bmp.json", "page.png.json"]
 
 
-def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path, cli: Cli):
+def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):
     tiff = tmp_path / "scan.tif"
     picture = Image.open(page)
     picture.save(tiff, save_all=True, append_images=[picture.rotate(90, expand=True)])
-    _, out, _ = cli("detect", tiff, "--weights", weights, *LOW)
+    _, out, _ = run_cli("detect", tiff, "--weights", weights, *LOW)
     assert [json.loads(line)["page"] for line in out.splitlines()] == [1, 2]
-    cli("detect", tiff, "--weights", weights, *LOW, "-o", tmp_path / "out")
+    run_cli("detect", tiff, "--weights", weights, *LOW, "-o", tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["scan.p0001.json", "scan.p0002.json"]
 
 
-def test_polygons_are_in_the_upright_picture(tmp_path: Path, weights: Path, synthetic: ModuleType, cli: Cli):
+def test_polygons_are_in_the_upright_picture(tmp_path: Path, weights: Path, synthetic: ModuleType):
     pixels = cv2.cvtColor(synthetic.image(0), cv2.COLOR_BGR2RGB)
     upright, turned = tmp_path / "upright.png", tmp_path / "turned.png"
     Image.fromarray(pixels).save(upright)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by a quarter
     Image.fromarray(np.rot90(pixels)).save(turned, exif=exif)
-    results = [json.loads(cli("detect", p, "--weights", weights, *LOW)[1]) for p in (upright, turned)]
+    results = [json.loads(run_cli("detect", p, "--weights", weights, *LOW)[1]) for p in (upright, turned)]
     assert results[0]["instances"] == results[1]["instances"]
-    stored = json.loads(cli("detect", turned, "--weights", weights, *LOW, "--ignore-exif")[1])
+    stored = json.loads(run_cli("detect", turned, "--weights", weights, *LOW, "--ignore-exif")[1])
     assert (stored["width"], stored["height"]) == (results[0]["height"], results[0]["width"])
 
 
-def test_a_short_side_that_the_original_breaks_on_is_rounded_up_and_said(page: Path, weights: Path, cli: Cli):
-    _, out, err = cli("detect", page, "--weights", weights, "--short-side", 100)
+def test_a_short_side_that_the_original_breaks_on_is_rounded_up_and_said(page: Path, weights: Path):
+    _, out, err = run_cli("detect", page, "--weights", weights, "--short-side", 100)
     assert json.loads(out)["settings"]["network_width"] == 128
     assert "short side 100 is no multiple of 32: rounded up to 128" in err
-    assert cli("detect", page, "--weights", weights, "--short-side", 100, "-q")[2] == ""
+    assert run_cli("detect", page, "--weights", weights, "--short-side", 100, "-q")[2] == ""
 
 
-def test_the_size_option_sets_both_sides(page: Path, weights: Path, cli: Cli):
-    settings = json.loads(cli("detect", page, "--weights", weights, "--size", "160x96")[1])["settings"]
+def test_the_size_option_sets_both_sides(page: Path, weights: Path):
+    settings = json.loads(run_cli("detect", page, "--weights", weights, "--size", "160x96")[1])["settings"]
     assert (settings["network_width"], settings["network_height"]) == (160, 96)
-    assert cli("detect", page, "--weights", weights, "--size", "160")[0] == 2
-    assert cli("detect", page, "--weights", weights, "--size", "160x96", "--height", 96)[0] == 2
+    assert run_cli("detect", page, "--weights", weights, "--size", "160")[0] == 2
+    assert run_cli("detect", page, "--weights", weights, "--size", "160x96", "--height", 96)[0] == 2
 
 
-def test_a_cut_by_the_candidate_limit_is_said(page: Path, weights: Path, cli: Cli):
-    _, out, err = cli("detect", page, "--weights", weights, *LOW, "--max-candidates", 1)
+def test_a_cut_by_the_candidate_limit_is_said(page: Path, weights: Path):
+    _, out, err = run_cli("detect", page, "--weights", weights, *LOW, "--max-candidates", 1)
     assert json.loads(out)["truncated"] is True
     assert "more than 1 candidates" in err
 
 
-def test_a_published_configuration_applies_and_is_said(page: Path, weights: Path, cli: Cli):
+def test_a_published_configuration_applies_and_is_said(page: Path, weights: Path):
     config = ROOT / "configs/totaltext_resnet18.yaml"
-    settings = json.loads(cli("detect", page, "--weights", weights, "--config", config, "--short-side", 96)[1])["settings"]
+    settings = json.loads(run_cli("detect", page, "--weights", weights, "--config", config, "--short-side", 96)[1])[
+        "settings"
+    ]
     assert (settings["shape"], settings["score_threshold"], settings["unclip_ratio"]) == ("polygon", 0.7, 2.0)
-    code, _, err = cli("detect", page, "--weights", weights, "--config", ROOT / "configs/ic15_resnet50.yaml")
+    code, _, err = run_cli("detect", page, "--weights", weights, "--config", ROOT / "configs/ic15_resnet50.yaml")
     assert code == 3
     assert "backbone" in err
 
 
-def test_a_configuration_is_kept_in_the_model_file(tmp_path: Path, page: Path, weights: Path, cli: Cli):
+def test_a_configuration_is_kept_in_the_model_file(tmp_path: Path, page: Path, weights: Path):
     new = tmp_path / "new.safetensors"
-    assert cli("convert", weights, "-o", new, "--config", ROOT / "configs/totaltext_resnet18.yaml")[0] == 0
-    settings = json.loads(cli("detect", page, "--weights", new, "--short-side", 96)[1])["settings"]
+    assert run_cli("convert", weights, "-o", new, "--config", ROOT / "configs/totaltext_resnet18.yaml")[0] == 0
+    settings = json.loads(run_cli("detect", page, "--weights", new, "--short-side", 96)[1])["settings"]
     assert (settings["shape"], settings["score_threshold"]) == ("polygon", 0.7)
 
 
-def test_timings_go_to_stderr_on_request(page: Path, weights: Path, cli: Cli):
-    code, out, err = cli("detect", page, "--weights", weights, *LOW, "-v")
+def test_timings_go_to_stderr_on_request(page: Path, weights: Path):
+    code, out, err = run_cli("detect", page, "--weights", weights, *LOW, "-v")
     assert code == 0
     assert "ms" in err
     assert "ms" not in out
@@ -199,51 +204,51 @@ def test_stdin_is_read_as_a_picture(page: Path, weights: Path):
     assert json.loads(done.stdout)["image"] == "-"
 
 
-def test_convert_names_its_output_and_keeps_what_is_there(tmp_path: Path, weights: Path, cli: Cli):
+def test_convert_names_its_output_and_keeps_what_is_there(tmp_path: Path, weights: Path):
     old = tmp_path / "model_epoch_1.5"
     old.write_bytes(weights.read_bytes())
-    assert cli("convert", old)[0] == 0
+    assert run_cli("convert", old)[0] == 0
     assert (tmp_path / "model_epoch_1.5.safetensors").exists()
-    code, _, err = cli("convert", old)
+    code, _, err = run_cli("convert", old)
     assert code == 6
     assert "--force" in err
-    assert cli("convert", old, "--force")[0] == 0
-    code, _, err = cli("convert", tmp_path / "model_epoch_1.5.safetensors", "-o", tmp_path / "again")
+    assert run_cli("convert", old, "--force")[0] == 0
+    code, _, err = run_cli("convert", tmp_path / "model_epoch_1.5.safetensors", "-o", tmp_path / "again")
     assert code == 2
     assert "a model file already" in err
-    assert cli("convert", old, "-o", old, "--force")[0] == 2
+    assert run_cli("convert", old, "-o", old, "--force")[0] == 2
     assert old.read_bytes() == weights.read_bytes()
 
 
-def test_inspect_shows_both_kinds_of_file(tmp_path: Path, weights: Path, cli: Cli):
-    cli("convert", weights, "-o", tmp_path / "new.safetensors")
+def test_inspect_shows_both_kinds_of_file(tmp_path: Path, weights: Path):
+    run_cli("convert", weights, "-o", tmp_path / "new.safetensors")
     for path, kind in ((weights, "old checkpoint"), (tmp_path / "new.safetensors", "model file")):
-        code, out, _ = cli("inspect", path)
+        code, out, _ = run_cli("inspect", path)
         assert code == 0
         assert kind in out
         assert "deformable resnet18" in out
-        report = json.loads(cli("inspect", path, "--json")[1])
+        report = json.loads(run_cli("inspect", path, "--json")[1])
         assert (report["kind"], report["family"], report["bytes"]) == (kind, "original", path.stat().st_size)
         assert report["config"]["model"]["backbone"] == "resnet18"
         assert len(report["kept"]) + len(report["dropped"]) == 174
 
 
-def test_inspect_shows_weights_that_are_not_finite(tmp_path: Path, synthetic: ModuleType, cli: Cli):
+def test_inspect_shows_weights_that_are_not_finite(tmp_path: Path, synthetic: ModuleType):
     tensors = {name: torch.from_numpy(np.asarray(a)) for name, a in synthetic.state_dict("resnet18").items()}
     tensors["decoder.in5.weight"][0] = torch.nan
     torch.save(tensors, tmp_path / "final")
-    code, out, err = cli("inspect", tmp_path / "final", "--json")
+    code, out, err = run_cli("inspect", tmp_path / "final", "--json")
     assert code == 4
     assert json.loads(out)["non_finite"] == ["decoder.in5.weight"]
     assert "NaN" in err
-    assert cli("convert", tmp_path / "final")[0] == 4
+    assert run_cli("convert", tmp_path / "final")[0] == 4
 
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "detect"])
-def test_a_bad_checkpoint_is_one_line_and_exit_code_4(command: str, tmp_path: Path, page: Path, cli: Cli):
+def test_a_bad_checkpoint_is_one_line_and_exit_code_4(command: str, tmp_path: Path, page: Path):
     bad = tmp_path / "final"
     bad.write_bytes(b"PK\x03\x04 garbage")
-    code, out, err = cli("detect", page, "--weights", bad) if command == "detect" else cli(command, bad)
+    code, out, err = run_cli("detect", page, "--weights", bad) if command == "detect" else run_cli(command, bad)
     assert (code, out) == (4, "")
     assert len(err.splitlines()) == 1
 
@@ -277,10 +282,10 @@ def test_a_reader_that_went_away_is_no_error_message(page: Path, weights: Path):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_the_python_interface_gives_what_the_command_gives(page: Path, weights: Path, cli: Cli):
+def test_the_python_interface_gives_what_the_command_gives(page: Path, weights: Path):
     detector = load_detector(weights, short_side=96, binarize_threshold=0.05, score_threshold=0.05)
     from_path, from_array = detector.detect(page), detector.detect(cv2.imread(str(page)))
-    document: dict[str, Any] = json.loads(cli("detect", page, "--weights", weights, *LOW)[1])
+    document: dict[str, Any] = json.loads(run_cli("detect", page, "--weights", weights, *LOW)[1])
     for result in (from_path, from_array, *detector.detect_batch([page])):
         assert [i.polygon.tolist() for i in result.instances] == [i["polygon"] for i in document["instances"]]
         assert [i.score for i in result.instances] == [i["score"] for i in document["instances"]]

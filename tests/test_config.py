@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_overrides_choose_the_resize_rule():
     assert (by_height.resize, by_height.height) == ("height", 800)
     exact = apply_overrides(DETECTOR, {"size": Size(736, 1280)}).preprocess
     assert (exact.resize, exact.height, exact.width) == ("exact", 736, 1280)
+
+
+def test_a_given_size_means_the_rule_of_the_original():
+    foreign = PreprocessConfig(resize="fit", long_side=1333, rounding="nearest", resized_as="uint8", mean=(1, 2, 3))
+    changed = apply_overrides(replace(DETECTOR, preprocess=foreign), {"short_side": 160}).preprocess
+    assert (changed.resize, changed.rounding, changed.resized_as) == ("short_side", "up", "float32")
+    assert changed.mean == (1, 2, 3)
 
 
 def test_an_override_that_is_none_changes_nothing():

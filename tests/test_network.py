@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import golden_entries
 from torch.nn import functional as F
 
 from dbcpu.config import Attention, ModelConfig
@@ -14,7 +15,6 @@ from dbcpu.detector import load_detector
 from dbcpu.model.decoder import ScaleFusion
 from dbcpu.model.network import build_model
 from dbcpu.model.resnet import read_with_output_plane
-from tests.conftest import golden_entries
 
 VARIANTS = sorted({entry["variant"] for entry in golden_entries("probability_maps.json")})
 
@@ -88,7 +88,9 @@ def test_training_without_a_threshold_head_says_what_to_do():
 def test_deeper_networks_have_the_blocks_of_their_name(backbone: Any):
     with torch.device("meta"):
         network = build_model(ModelConfig(backbone=backbone, deformable=True))
-    blocks = sum(1 for name in network.state_dict() if name.startswith("backbone.layer") and name.endswith("bn1.weight"))
+    blocks = sum(
+        1 for name in network.state_dict() if name.startswith("backbone.layer") and name.endswith("bn1.weight")
+    )
     depth = int(backbone.removeprefix("resnet"))
     assert blocks * (2 if depth < 50 else 3) + 2 == depth
     probability = network(torch.empty(1, 3, 64, 32, device="meta"))

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from helpers import golden_entries
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dbcpu.config import PreprocessConfig
 from dbcpu.errors import ImageError
 from dbcpu.geometry import Size
-from dbcpu.preprocess import network_size, preprocess, rounded_targets
-from tests.conftest import golden_entries
+from dbcpu.preprocess import content_size, preprocess, rounded_targets
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -32,12 +32,12 @@ def test_the_input_is_that_of_the_original_bit_for_bit(entry: dict[str, Any], sy
 
 def test_a_square_picture_becomes_a_little_higher_than_wide():
     # The order of the floating-point operations decides: 736 / 328 * 328 / 32 is a hair above 23.
-    assert network_size(PreprocessConfig(), Size(328, 328)) == Size(768, 736)
+    assert content_size(PreprocessConfig(), Size(328, 328)) == Size(768, 736)
 
 
 @given(st.integers(1, 20000), st.integers(1, 20000), st.integers(1, 2000))
 def test_both_sides_are_multiples_of_32_and_the_ratio_is_kept(height: int, width: int, short_side: int):
-    size = network_size(PreprocessConfig(short_side=short_side), Size(height, width))
+    size = content_size(PreprocessConfig(short_side=short_side), Size(height, width))
     assert size.height % 32 == 0
     assert size.width % 32 == 0
     target = math.ceil(short_side / 32) * 32
@@ -48,15 +48,15 @@ def test_both_sides_are_multiples_of_32_and_the_ratio_is_kept(height: int, width
 
 def test_the_other_rules_fix_the_height_or_both_sides():
     by_height = PreprocessConfig(resize="height", height=800)
-    assert network_size(by_height, Size(400, 600)) == Size(800, 1216)
-    assert network_size(by_height, Size(1600, 600)) == Size(800, 320)
+    assert content_size(by_height, Size(400, 600)) == Size(800, 1216)
+    assert content_size(by_height, Size(1600, 600)) == Size(800, 320)
     exact = PreprocessConfig(resize="exact", height=736, width=1280)
-    assert network_size(exact, Size(99, 33)) == Size(736, 1280)
+    assert content_size(exact, Size(99, 33)) == Size(736, 1280)
 
 
 def test_a_target_that_is_no_multiple_of_32_is_rounded_up_and_told():
     config = PreprocessConfig(short_side=700)
-    assert network_size(config, Size(700, 700)).width == 704
+    assert content_size(config, Size(700, 700)).width == 704
     assert rounded_targets(config) == {"short_side": (700, 704)}
     assert rounded_targets(PreprocessConfig()) == {}
 
@@ -73,3 +73,26 @@ def test_channels_mean_and_deviation_are_those_of_the_configuration():
     config = PreprocessConfig(short_side=32, channels="rgb", mean=(30, 0, 0), std=(1, 10, 5), scale=2)
     tensor = preprocess(pixels, config).tensor
     np.testing.assert_array_equal(tensor[0, :, 0, 0].numpy(), np.float32([0, 1, 1]))
+
+
+def test_fit_keeps_the_ratio_and_pads_with_zeros_after_normalising():
+    config = PreprocessConfig(resize="fit", short_side=64, long_side=100, mean=(255, 255, 255))
+    result = preprocess(np.zeros((50, 100, 3), np.uint8), config)
+    assert (result.content_size, result.network_size) == (Size(50, 100), Size(64, 128))
+    inside = result.tensor[0, :, :50, :100]
+    assert (inside == -1).all()
+    assert result.tensor.sum() == inside.sum()
+    assert content_size(config, Size(2000, 1000)) == Size(100, 50)
+    assert content_size(PreprocessConfig(resize="fit", short_side=64, long_side=1000), Size(400, 1000)) == Size(64, 160)
+
+
+def test_rounding_to_the_nearest_multiple_rounds_both_sides():
+    config = PreprocessConfig(short_side=1000, rounding="nearest")
+    assert content_size(config, Size(1000, 1100)) == Size(992, 1088)
+    assert rounded_targets(config) == {}
+
+
+def test_pixels_may_be_resized_as_whole_grey_levels():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    tensor = preprocess(pixels, PreprocessConfig(short_side=64, resized_as="uint8", mean=(0, 0, 0), scale=1)).tensor
+    assert (tensor == tensor.round()).all()

@@ -86,7 +86,9 @@ def test_inputs_that_share_their_full_name_keep_their_folders(monkeypatch: pytes
     assert [str(names[given]) for given in names] == ["a/1.jpg", "b/1.jpg", "2"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c/d", ".."]), st.sampled_from(["1.jpg", "1.png", "1", "1.x.jpg"]))))
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "c/d", ".."]), st.sampled_from(["1.jpg", "1.png", "1", "1.x.jpg"])))
+)
 def test_no_two_inputs_write_the_same_file(inputs: list[tuple[str, str]]):
     given = ["/".join(parts) for parts in inputs]
     names = output_names(given)
@@ -110,9 +112,14 @@ def test_an_overlay_marks_the_instances_and_leaves_the_picture_alone(size: tuple
 def test_a_file_appears_only_when_complete(tmp_path: Path):
     path = tmp_path / "x.json"
     path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), complete_file(path) as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with complete_file(path) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
     write_file(path, b"after")

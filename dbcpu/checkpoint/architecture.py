@@ -11,7 +11,7 @@ from dbcpu.checkpoint.family import count_names
 from dbcpu.config import ModelConfig
 from dbcpu.errors import CheckpointError
 from dbcpu.model.network import build_model
-from dbcpu.model.resnet import LAYOUTS, Layout
+from dbcpu.model.resnet import LAYOUTS, MASK_CHANNELS, OFFSET_CHANNELS, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,28 +42,39 @@ def infer_model_config(
         CheckpointError: tensors that tell the architecture are missing or of no known form, or the three offset
             convolutions disagree and `offset_stride` is not given.
     """
-    backbone, deformable = _backbone(tensors, path), any(".conv2_offset." in name for name in tensors)
+    backbone, deformable = _backbone(tensors, path), any(".conv2_offset.weight" in name for name in tensors)
     bottleneck = backbone in LAYOUTS and LAYOUTS[backbone].bottleneck
     if offset_stride is None:
         offset_stride = _offset_stride(tensors, path) if deformable and bottleneck else "original"
-    inner = _shape(tensors, "decoder.in5.weight", path)[0]
+    smoothed = any(name.startswith("decoder.neck.") for name in tensors)
+    inner = _shape(tensors, "decoder.binarize.0.weight", path)[1]
     if inner % 4 or inner == 0:
-        raise CheckpointError(f"decoder.in5 has {inner} channels, not a multiple of 4", where=path)
+        raise CheckpointError(f"decoder.binarize.0 takes {inner} channels, not a multiple of 4", where=path)
     attention = _attention(tensors)
-    threshold_head = "decoder.thresh.0.weight" in tensors
+    fusion = "decoder.concat_attention.conv.weight"
+    threshold = "decoder.thresh.0.weight"
     return ModelConfig(
         backbone=backbone,
         deformable=deformable,
+        modulated=not deformable or _offset_channels(tensors, path) == OFFSET_CHANNELS + MASK_CHANNELS,
         offset_stride=offset_stride,
+        neck="smoothed" if smoothed else "original",
         inner_channels=inner,
         decoder_bias="decoder.in5.bias" in tensors,
+        head_bias="decoder.binarize.0.bias" in tensors,
         attention=attention,
-        attention_channels=64
-        if attention == "none"
-        else _shape(tensors, "decoder.concat_attention.conv.weight", path)[0],
-        threshold_head=threshold_head,
-        serial=threshold_head and _shape(tensors, "decoder.thresh.0.weight", path)[1] == inner + 1,
+        attention_channels=64 if attention == "none" else _shape(tensors, fusion, path)[0],
+        threshold_head=threshold in tensors,
+        serial=threshold in tensors and _shape(tensors, threshold, path)[1] == inner + 1,
     )
+
+
+def _offset_channels(tensors: Mapping[str, Tensor], path: Path) -> int:
+    found = {t.shape[0] for name, t in tensors.items() if name.endswith(".conv2_offset.weight") and t.ndim == 4}
+    known = (OFFSET_CHANNELS, OFFSET_CHANNELS + MASK_CHANNELS)
+    if len(found) != 1 or found.isdisjoint(known):
+        raise CheckpointError(f"its offset convolutions have {sorted(found)} channels, not one of {known}", where=path)
+    return found.pop()
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str, path: Path) -> tuple[int, ...]:

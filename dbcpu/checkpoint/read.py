@@ -28,6 +28,7 @@ Container = Literal["safetensors", "torch zip", "torch pre-1.6 stream"]
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
 _PREFIX = re.compile(r"(?:(?:model|module|_orig_mod)\.)+")
 _CHUNK = 1 << 20
+_LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
 # What people hand over by mistake, by the first bytes; each with what to do instead.
 _OTHER_FILES = (
@@ -124,6 +125,9 @@ def _read_head(path: Path) -> bytes:
 
 
 def _container(path: Path, head: bytes) -> Container:
+    # The first eight bytes of safetensors are the length of its header, so they may look like any other beginning.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER:
+        return "safetensors"
     for magic, kind, remedy in _OTHER_FILES:
         if head.lower().startswith(magic.lower()):
             raise CheckpointError(f"{kind}, not a checkpoint", where=path, remedy=remedy)
@@ -132,8 +136,6 @@ def _container(path: Path, head: bytes) -> Container:
         return "torch zip"
     if head[:1] == b"\x80":
         return "torch pre-1.6 stream"  # or a bare pickle: the restricted unpickler says what is wrong with it
-    if len(head) > 8 and head[8:9] == b"{":
-        return "safetensors"
     if path.suffix == ".safetensors":
         raise CheckpointError("a broken safetensors file: no header", where=path, remedy=_AGAIN)
     raise CheckpointError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from dbcpu.model import mobilenet, resnet
-from dbcpu.model.decoder import Decoder
+from dbcpu.model.decoder import Decoder, OriginalDecoder, SmoothedDecoder
 
 if TYPE_CHECKING:
     from dbcpu.config import ModelConfig
@@ -44,6 +44,8 @@ def build_model(config: ModelConfig) -> Network:
         backbone: nn.Module = mobilenet.MobileNetV3Large()
         channels = mobilenet.OUT_CHANNELS
     else:
-        backbone = resnet.ResNet(config.backbone, deformable=config.deformable, offset_stride=config.offset_stride)
+        deformation = resnet.Deformation(modulated=config.modulated, offset_stride=config.offset_stride)
+        backbone = resnet.ResNet(config.backbone, deformation if config.deformable else None)
         channels = resnet.out_channels(config.backbone)
-    return Network(backbone, Decoder(channels, config))
+    kind = OriginalDecoder if config.neck == "original" else SmoothedDecoder
+    return Network(backbone, kind(channels, config))

@@ -1,10 +1,11 @@
-"""ResNet backbones, plain and with modulated deformable convolutions in layers 2-4.
+"""ResNet backbones, plain and with deformable convolutions in layers 2-4.
 
 Parameter names are the original code's, so that its checkpoints load name for name.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 TAPS = 9  # of a 3x3 kernel
 OFFSET_CHANNELS = 2 * TAPS  # dy and dx of each tap, interleaved
-OFFSET_AND_MASK_CHANNELS = 3 * TAPS
+MASK_CHANNELS = TAPS
 
 
 class Layout(NamedTuple):
@@ -61,7 +62,7 @@ def read_with_output_plane(full: Tensor, height: int, width: int) -> Tensor:
 
 
 class DeformableConv3x3(DeformConv2d):
-    """The modulated deformable 3x3 convolution of a block, without bias; offsets and mask come from `conv2_offset`.
+    """The deformable 3x3 convolution of a block, without bias; offsets and mask come from `conv2_offset`.
 
     Args:
         channels: in and out.
@@ -72,29 +73,44 @@ class DeformableConv3x3(DeformConv2d):
         super().__init__(channels, channels, 3, stride=stride, padding=1, bias=False)
 
     def forward_packed(self, x: Tensor, packed: Tensor) -> Tensor:
-        """Apply the operator with the 27 channels of `conv2_offset`.
+        """Apply the operator with the channels of `conv2_offset`.
 
         Args:
             x: (B, channels, H, W).
-            packed: (B, 27, Ho, Wo), or (B, 27, H, W) from an offset convolution without the operator's stride; then
-                its memory is read as the original does. 18 offsets, then 9 mask logits.
+            packed: 18 offsets, then 9 mask logits where the convolution is modulated, (B, 27 or 18, Ho, Wo); or with
+                H x W planes, from an offset convolution without the operator's stride: then its memory is read as
+                the original does.
         """
         stride = self.stride[0]
         height, width = ((side - 1) // stride + 1 for side in x.shape[-2:])
-        offset, mask = packed[:, :OFFSET_CHANNELS], packed[:, OFFSET_CHANNELS:]
+        maps = [packed[:, :OFFSET_CHANNELS], packed[:, OFFSET_CHANNELS:]]
         if packed.shape[-2:] != (height, width):
-            offset = read_with_output_plane(offset, height, width)
-            mask = read_with_output_plane(mask, height, width)
-        out: Tensor = self(x, offset, mask.sigmoid())
+            maps = [read_with_output_plane(full, height, width) for full in maps]
+        offset, logits = maps
+        out: Tensor = self(x, offset, logits.sigmoid() if logits.shape[1] else None)
         return out
 
 
-def _offset_conv(channels: int, stride: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, OFFSET_AND_MASK_CHANNELS, 3, stride=stride, padding=1)
+def _offset_conv(channels: int, stride: int, *, modulated: bool) -> nn.Conv2d:
+    out_channels = OFFSET_CHANNELS + (MASK_CHANNELS if modulated else 0)
+    conv = nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1)
     nn.init.zeros_(conv.weight)  # training starts as a plain convolution, with all masks at one half
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deformation:
+    """How the deformable convolutions of a network are made.
+
+    Attributes:
+        modulated: whether they have masks.
+        offset_stride: see `ModelConfig`.
+    """
+
+    modulated: bool
+    offset_stride: OffsetStride
 
 
 class _Block(nn.Module):
@@ -102,10 +118,12 @@ class _Block(nn.Module):
 
     conv2: nn.Conv2d | DeformableConv3x3
 
-    def __init__(self, planes: int, stride: int, *, deformable: bool, offset_stride: int) -> None:
+    def __init__(self, planes: int, stride: int, deformation: Deformation | None) -> None:
         super().__init__()
-        self.conv2_offset = _offset_conv(planes, offset_stride) if deformable else None
-        if deformable:
+        self.conv2_offset: nn.Conv2d | None = None
+        if deformation is not None:
+            offset_stride = stride if deformation.offset_stride == "strided" else 1
+            self.conv2_offset = _offset_conv(planes, offset_stride, modulated=deformation.modulated)
             self.conv2 = DeformableConv3x3(planes, stride)
         else:
             self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
@@ -131,11 +149,8 @@ class BasicBlock(_Block):
 
     expansion = 1
 
-    def __init__(
-        self, inplanes: int, planes: int, stride: int, *, deformable: bool, offset_stride: OffsetStride
-    ) -> None:
-        del offset_stride  # the deformable convolution has stride 1 here: both meanings coincide
-        super().__init__(planes, 1, deformable=deformable, offset_stride=1)
+    def __init__(self, inplanes: int, planes: int, stride: int, deformation: Deformation | None) -> None:
+        super().__init__(planes, 1, deformation)
         self.conv1 = nn.Conv2d(inplanes, planes, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.downsample = _downsample(inplanes, planes, stride)
@@ -152,12 +167,8 @@ class Bottleneck(_Block):
 
     expansion = 4
 
-    def __init__(
-        self, inplanes: int, planes: int, stride: int, *, deformable: bool, offset_stride: OffsetStride
-    ) -> None:
-        super().__init__(
-            planes, stride, deformable=deformable, offset_stride=stride if offset_stride == "strided" else 1
-        )
+    def __init__(self, inplanes: int, planes: int, stride: int, deformation: Deformation | None) -> None:
+        super().__init__(planes, stride, deformation)
         self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
@@ -176,11 +187,10 @@ class ResNet(nn.Module):
 
     Args:
         name: key of `LAYOUTS`.
-        deformable: modulated deformable convolutions in layers 2-4.
-        offset_stride: see `ModelConfig`.
+        deformation: of the 3x3 convolutions in layers 2-4; None leaves them plain.
     """
 
-    def __init__(self, name: str, *, deformable: bool, offset_stride: OffsetStride) -> None:
+    def __init__(self, name: str, deformation: Deformation | None) -> None:
         super().__init__()
         layout = LAYOUTS[name]
         kind = Bottleneck if layout.bottleneck else BasicBlock
@@ -195,8 +205,7 @@ class ResNet(nn.Module):
                     planes * kind.expansion if i else inplanes,
                     planes,
                     2 if index and not i else 1,
-                    deformable=deformable and index > 0,
-                    offset_stride=offset_stride,
+                    deformation if index else None,
                 )
                 for i in range(layout.blocks[index])
             ]
