@@ -66,11 +66,10 @@ class Detector:
         Raises:
             ImageError: the picture cannot be read, or the file has several pages: `detect_pages` takes those.
         """
-        pages = self.detect_pages(image, ignore_exif=ignore_exif)
-        result = next(pages)
-        if next(pages, None) is not None:
-            raise ImageError("the file has several pages", where=image, remedy="use detect_pages")
-        return result
+        source = next(_sources(image, ignore_exif=ignore_exif))
+        if not source.is_last:
+            raise ImageError("the file has several pages", where=source.name, remedy="use detect_pages")
+        return self.detect_source(source)
 
     def detect_pages(self, image: Picture, *, ignore_exif: bool = False) -> Iterator[DetectionResult]:
         """Find the text in every page of a file, one page in memory at a time.
@@ -168,6 +167,8 @@ def load_detector(
     *,
     config: str | os.PathLike[str] | None = None,
     offset_stride: OffsetStrideChoice = "auto",
+    family: str | None = None,
+    attention: bool = True,
     threads: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Detector:
@@ -179,6 +180,8 @@ def load_detector(
             weights, its thresholds and sizes replace those of the family or the model file.
         offset_stride: meaning of the stride-2 blocks of deformable ResNet-50 and deeper; "auto" reads it off the
             weights.
+        family: name of the code base that wrote an old checkpoint, such as "original"; None recognises it.
+        attention: False leaves out the adaptive scale fusion of DB++, as EasyOCR does with the same files.
         threads: of torch and OpenCV, for the whole process; None leaves them alone.
         **overrides: settings of `Overrides`, such as `short_side=960` or `shape="polygon"`.
 
@@ -190,7 +193,13 @@ def load_detector(
     if threads is not None:
         set_threads(threads)
     path = Path(weights)
-    loaded = read_weights(path, config_path=None if config is None else Path(config), offset_stride=offset_stride)
+    loaded = read_weights(
+        path,
+        config=None if config is None else Path(config),
+        offset_stride=offset_stride,
+        family=family,
+        attention=attention,
+    )
     require_finite(loaded)
     full_config = apply_overrides(loaded.config, overrides)
     return Detector(load_network(loaded.tensors, full_config.model), full_config, name=path.name)

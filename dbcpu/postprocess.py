@@ -156,7 +156,8 @@ def _find_polygons(
 
 def _quads_around(outlines: _Outlines) -> _Outlines:
     """Replace each polygon by its minimum-area rectangle."""
-    quads, kept = _rectangles_around(split_rings(outlines.points, outlines.counts), 0)
+    polygons = split_rings(cast("Points", outlines.points), outlines.counts)
+    quads, kept = _rectangles_around(polygons, 0)
     scores = [outlines.scores[index] for index in kept]
     return _Outlines(points=quads.reshape(-1, 2), counts=[4] * len(quads), scores=scores)
 

@@ -132,9 +132,9 @@ def test_a_stated_configuration_has_to_agree_with_the_weights(tmp_path: Path, ma
     config = tmp_path / "x.yaml"
     config.write_text("model: {backbone: resnet50}\npostprocess: {score_threshold: 0.5}")
     with pytest.raises(ConfigError, match=r"x\.yaml states backbone: resnet50.*weights of .* have backbone: resnet18"):
-        read_weights(make_checkpoint(), config_path=config)
+        read_weights(make_checkpoint(), config=config)
     config.write_text("model: {backbone: resnet18}\npostprocess: {score_threshold: 0.5}")
-    weights = read_weights(make_checkpoint(), config_path=config)
+    weights = read_weights(make_checkpoint(), config=config)
     assert weights.config.postprocess.score_threshold == 0.5
     assert weights.config.postprocess.binarize_threshold == 0.3
 

@@ -60,7 +60,7 @@ def test_the_tensors_are_found_in_a_training_state(tmp_path: Path, wrap: Any):
 
 def test_what_stands_beside_the_tensors_is_reported(tmp_path: Path):
     torch.save({"state_dict": _tensors(), "epoch": 7, "optimizer": {"lr": 0.1}}, tmp_path / "final")
-    assert read_checkpoint(tmp_path / "final").ignored == ("epoch", "optimizer")
+    assert read_checkpoint(tmp_path / "final").extras == {"epoch": 7, "optimizer": {"lr": 0.1}}
 
 
 def test_tensors_that_were_saved_on_a_gpu_come_to_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,10 +113,10 @@ def test_a_file_that_would_run_code_is_refused_by_name_and_nothing_runs(tmp_path
 
 
 def test_all_forbidden_globals_are_named_at_once(tmp_path: Path):
-    document = {"state_dict": _tensors(), "metrics": np.float64(0.5), "where": Path("x")}
+    document = {"state_dict": _tensors(), "metrics": np.zeros(3), "where": Path("x")}
     torch.save(document, tmp_path / "final")
     names = forbidden_globals(tmp_path / "final")
-    assert "numpy.dtype" in names
+    assert any(name.endswith("._reconstruct") for name in names)
     assert any(name.startswith("pathlib.") for name in names)
     assert not any(name.startswith(("torch.", "collections.")) for name in names)
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcpu.config import PostprocessConfig, PreprocessConfig
 from dbcpu.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor
+
+    from dbcpu.config import ModelConfig, OffsetStride
 
 _NAMES_IN_A_MESSAGE = 6
 
@@ -27,12 +29,12 @@ class Rename:
 
     Attributes:
         prefix: matched at the start of a name, prefixes already stripped.
-        new: replaces what matched; may refer to its groups.
+        new: replaces what matched; may refer to its groups, or compute the name from the match.
         transform: what else has to happen to the tensor, where the other code orders its channels differently.
     """
 
     prefix: str
-    new: str
+    new: str | Callable[[re.Match[str]], str]
     transform: Callable[[Tensor], Tensor] | None = None
 
 
@@ -45,6 +47,25 @@ class Drop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the networks of a family take, and how their maps are read.
+
+    Attributes:
+        preprocess: resize rule and normalisation.
+        postprocess: shape, thresholds and limits.
+    """
+
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+
+
+def original_settings(model: ModelConfig, extras: Mapping[str, Any]) -> Settings:
+    """Return the settings of the original code, which are the defaults."""
+    del model, extras
+    return Settings()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One code base that wrote checkpoints.
 
@@ -52,22 +73,27 @@ class Family:
         name: short, for `inspect` and the model file.
         title: for people.
         signature: regular expressions; each has to match the start of some name.
+        file_name: the file's own name, where names of tensors do not tell.
         rules: the first one that matches a name decides; a name that none matches is an error.
-        preprocess: what its networks take.
-        postprocess: its defaults.
+        settings: gives preprocessing and post-processing for a network, whose architecture was read from the weights,
+            and for what the file holds beside them.
+        offset_stride: what its deformable bottlenecks do; None is read off the weights.
     """
 
     name: str
     title: str
     signature: tuple[str, ...]
     rules: tuple[Rename | Drop, ...]
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
-    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    file_name: str | None = None
+    settings: Callable[[ModelConfig, Mapping[str, Any]], Settings] = original_settings
+    offset_stride: OffsetStride | None = None
 
-    def recognises(self, names: Iterable[str]) -> bool:
-        """Whether every expression of the signature matches the start of some name."""
+    def recognises(self, names: Iterable[str], file_name: str) -> bool:
+        """Whether every expression of the signature matches the start of some name, and the file is called so."""
         names = list(names)
-        return all(any(re.match(expression, name) for name in names) for expression in self.signature)
+        return self.file_name in (None, file_name) and all(
+            any(re.match(expression, name) for name in names) for expression in self.signature
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from dbcpu.checkpoint.families import family_of
 from dbcpu.checkpoint.family import count_names, rename_tensors
 from dbcpu.checkpoint.read import read_checkpoint
 from dbcpu.config import DetectorConfig, config_to_mapping, overlay, read_config
-from dbcpu.errors import CheckpointError, ConfigError
+from dbcpu.errors import CheckpointError, ConfigError, UsageError
 from dbcpu.model.network import Network, build_model
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from dbcpu.checkpoint.read import RawCheckpoint
     from dbcpu.config import ModelConfig, OffsetStride, OffsetStrideChoice, StatedConfig
+
+
+_ATTENTION = "decoder.concat_attention."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,41 +47,74 @@ class Weights:
     converted: bool
 
 
-def read_weights(path: Path, *, config_path: Path | None = None, offset_stride: OffsetStrideChoice = "auto") -> Weights:
+def read_weights(
+    path: Path,
+    *,
+    config: Path | None = None,
+    offset_stride: OffsetStrideChoice = "auto",
+    family: str | None = None,
+    attention: bool = True,
+) -> Weights:
     """Read a weights file and understand it.
 
     Args:
         path: an old checkpoint or a model file.
-        config_path: of a YAML file that must agree with the weights, and whose other settings replace the defaults.
+        config: a YAML file that must agree with the weights, and whose other settings replace the defaults.
         offset_stride: overrules the file; "auto" reads it off the weights.
+        family: name of the checkpoint family; None recognises it.
+        attention: False leaves out the adaptive scale fusion of DB++, as EasyOCR does with the same files.
 
     Raises:
         CheckpointError: unreadable, refused, of no known family, incomplete or of other shapes.
         ConfigError: the configuration is malformed, or says something else than the weights.
+        UsageError: there is no such family, or it is given for a model file, which knows its own.
     """
-    stated = None if config_path is None else read_config(config_path)
+    stated = None if config is None else read_config(config)
     stride: OffsetStride | None = None if offset_stride == "auto" else offset_stride
     raw = read_checkpoint(path)
-    converted = native.is_model_file(raw)
-    if converted:
-        config, origin = native.read_description(raw)
-        tensors = raw.tensors
-        if stride is not None:
-            config = replace(config, model=replace(config.model, offset_stride=stride))
-    else:
-        family = family_of(raw.tensors, path)
-        renamed = rename_tensors(raw.tensors, family, path)
-        tensors = renamed.tensors
-        config = DetectorConfig(
-            model=infer_model_config(tensors, path, offset_stride=stride),
-            preprocess=family.preprocess,
-            postprocess=family.postprocess,
-        )
-        origin = native.Origin(family=family.name, file_name=path.name, sha256=raw.sha256, dropped=renamed.dropped)
+    weights = _read_old(raw, stride, family) if not native.is_model_file(raw) else _read_model_file(raw, stride, family)
+    if not attention:
+        weights = _without_attention(weights)
     if stated is not None:
-        config = _with_stated(config, stated, path, overruled=stride is not None)
-    check_complete(tensors, config.model, path)
-    return Weights(raw=raw, tensors=tensors, config=config, origin=origin, converted=converted)
+        stated_config = _with_stated(weights.config, stated, path, overruled=stride is not None)
+        weights = replace(weights, config=stated_config)
+    check_complete(weights.tensors, weights.config.model, path)
+    return weights
+
+
+def _read_old(raw: RawCheckpoint, stride: OffsetStride | None, family_name: str | None) -> Weights:
+    family = family_of(raw.tensors, raw.path, stated=family_name)
+    renamed = rename_tensors(raw.tensors, family, raw.path)
+    model = infer_model_config(renamed.tensors, raw.path, offset_stride=stride or family.offset_stride)
+    settings = family.settings(model, raw.extras)
+    return Weights(
+        raw=raw,
+        tensors=renamed.tensors,
+        config=DetectorConfig(model=model, preprocess=settings.preprocess, postprocess=settings.postprocess),
+        origin=native.Origin(family=family.name, file_name=raw.path.name, sha256=raw.sha256, dropped=renamed.dropped),
+        converted=False,
+    )
+
+
+def _read_model_file(raw: RawCheckpoint, stride: OffsetStride | None, family_name: str | None) -> Weights:
+    config, origin = native.read_description(raw)
+    if family_name not in (None, origin.family):
+        raise UsageError(f"a model file of the family {origin.family}", where=raw.path, remedy="leave out --family")
+    if stride is not None:
+        config = replace(config, model=replace(config.model, offset_stride=stride))
+    return Weights(raw=raw, tensors=raw.tensors, config=config, origin=origin, converted=True)
+
+
+def _without_attention(weights: Weights) -> Weights:
+    left_out = [name for name in weights.tensors if name.startswith(_ATTENTION)]
+    reasons = tuple((name, "left out on request") for name in left_out)
+    model = replace(weights.config.model, attention="none", attention_channels=64)
+    return replace(
+        weights,
+        tensors={name: tensor for name, tensor in weights.tensors.items() if name not in left_out},
+        config=replace(weights.config, model=model),
+        origin=replace(weights.origin, dropped=weights.origin.dropped + reasons),
+    )
 
 
 def _with_stated(config: DetectorConfig, stated: StatedConfig, path: Path, *, overruled: bool) -> DetectorConfig:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_scalar = np.float64(0).__reduce__()[0]
+
+# Metrics that training code saved beside the weights are numpy's numbers: a dtype and its bytes, which run nothing.
+NUMPY_SCALARS: list[Any] = [
+    (_scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
 
 # A pre-1.6 stream is a magic number, a protocol version, the system's facts, the object, and the storages' keys.
 _PICKLES_IN_STREAM = 5
@@ -18,7 +29,7 @@ _GETS = ("BINGET", "LONG_BINGET", "GET")
 
 
 def forbidden_globals(path: Path) -> list[str]:
-    """Return the dotted names that the checkpoint at `path` would import and that tensors do not need, sorted."""
+    """Return the dotted names that the checkpoint at `path` would import and that are not allowed, sorted."""
     asked: set[str] = set()
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -30,16 +41,16 @@ def forbidden_globals(path: Path) -> list[str]:
         with path.open("rb") as stream:
             for _ in range(_PICKLES_IN_STREAM):
                 asked |= _globals_of(stream)
-    return sorted(name for name in asked if not _is_needed_for_tensors(name))
+    return sorted(name for name in asked if not _is_allowed(name))
 
 
-def _is_needed_for_tensors(name: str) -> bool:
+def _is_allowed(name: str) -> bool:
     module, _, attribute = name.rpartition(".")
     if module == "torch" and (
         attribute.endswith("Storage") or isinstance(getattr(torch, attribute, None), torch.dtype)
     ):
         return True
-    return name in _TENSOR_GLOBALS
+    return name in _TENSOR_GLOBALS or name in ("numpy.dtype", *(name for _, name in NUMPY_SCALARS[:2]))
 
 
 _TENSOR_GLOBALS = frozenset(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch.serialization import safe_globals
 
-from dbcpu.checkpoint.pickled import forbidden_globals
+from dbcpu.checkpoint.pickled import NUMPY_SCALARS, forbidden_globals
 from dbcpu.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class RawCheckpoint:
         container: how it is serialised.
         tensors: by name without `model.`/`module.` prefixes, in file order, on the CPU, in the stored dtype.
         prefix: what was stripped from the names, the longest one.
-        ignored: names of the entries beside the tensors (epoch, optimizer, ...).
+        extras: the entries beside the tensors (epoch, optimizer, config, ...), of any plain type.
         metadata: of a safetensors file; empty for the others.
     """
 
@@ -67,7 +68,7 @@ class RawCheckpoint:
     container: Container
     tensors: dict[str, Tensor]
     prefix: str
-    ignored: tuple[str, ...]
+    extras: dict[str, Any]
     metadata: dict[str, str]
 
 
@@ -90,9 +91,9 @@ def read_checkpoint(path: Path) -> RawCheckpoint:
     metadata: dict[str, str] = {}
     if container == "safetensors":
         stored, metadata = _read_safetensors(path)
-        ignored: tuple[str, ...] = ()
+        extras: dict[str, Any] = {}
     else:
-        stored, ignored = _state_dict(_unpickle(path), path)
+        stored, extras = _state_dict(_unpickle(path), path)
     tensors, prefix = _strip_prefixes(stored, path)
     return RawCheckpoint(
         path=path,
@@ -101,7 +102,7 @@ def read_checkpoint(path: Path) -> RawCheckpoint:
         container=container,
         tensors=tensors,
         prefix=prefix,
-        ignored=ignored,
+        extras=extras,
         metadata=metadata,
     )
 
@@ -134,6 +135,10 @@ def _container(path: Path, head: bytes) -> Container:
     if head.startswith(b"PK"):
         _check_zip(path)
         return "torch zip"
+    if head[:1] == b"\x08" and (path.suffix == ".onnx" or b"\x12" in head[1:4]):  # a protobuf of ir_version, producer
+        raise CheckpointError(
+            "an ONNX file, not a checkpoint", where=path, remedy="convert the PyTorch weights it came from"
+        )
     if head[:1] == b"\x80":
         return "torch pre-1.6 stream"  # or a bare pickle: the restricted unpickler says what is wrong with it
     if path.suffix == ".safetensors":
@@ -190,11 +195,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _unpickle(path: Path) -> object:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals(NUMPY_SCALARS):
             warnings.simplefilter("ignore")  # of old storages: nothing that the user could change
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if names := forbidden_globals(path):
+            _refuse_known_pickles(names, path)
             raise CheckpointError(
                 f"refused: it holds more than tensors and would import {', '.join(names)}",
                 where=path,
@@ -207,12 +213,28 @@ def _unpickle(path: Path) -> object:
         ) from None
 
 
+def _refuse_known_pickles(names: list[str], path: Path) -> None:
+    """Name pickles that are no checkpoints for what they are."""
+    if any(name.startswith("torch.nn.modules.") for name in names):
+        raise CheckpointError(
+            f"a whole pickled module ({', '.join(names[:3])}, ...), not its weights",
+            where=path,
+            remedy="nothing in it was run; load it where it was trained and save model.state_dict()",
+        )
+    if path.suffix == ".pdparams" or b"StructuredToParameterName@@" in path.read_bytes():
+        raise CheckpointError(
+            "a PaddlePaddle file, not one of PyTorch",
+            where=path,
+            remedy="convert it with PaddleOCR2Pytorch first; dbcpu reads what that writes",
+        )
+
+
 def _one_line(error: BaseException) -> str:
     first = str(error).strip().split("\n", 1)[0].strip().rstrip(".")
     return f"{first[:160] or 'no details'} [{type(error).__name__}]"
 
 
-def _state_dict(document: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _state_dict(document: object, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Find the tensors in what was saved: the mapping itself, or one entry of a training state."""
     if isinstance(document, torch.Tensor):
         raise CheckpointError("a single tensor, not a checkpoint", where=path)
@@ -221,7 +243,7 @@ def _state_dict(document: object, path: Path) -> tuple[dict[str, Tensor], tuple[
     inside = {str(key): value for key, value in document.items() if isinstance(value, Mapping)}
     known = [key for key in _STATE_KEYS if key in inside and _holds_tensors(inside[key])]
     if not known and _is_state_dict(document):
-        rest = tuple(str(key) for key, value in document.items() if not isinstance(value, torch.Tensor))
+        rest = {str(key): value for key, value in document.items() if not isinstance(value, torch.Tensor)}
         return {str(k): v for k, v in document.items() if isinstance(v, torch.Tensor)}, rest
     found = known[:1] or [key for key, value in inside.items() if _is_state_dict(value)]
     if len(found) != 1:
@@ -229,8 +251,8 @@ def _state_dict(document: object, path: Path) -> tuple[dict[str, Tensor], tuple[
         entries = ", ".join(map(str, list(document)[:8])) or "nothing"
         raise CheckpointError(f"not a checkpoint that dbcpu can read: {what}; entries: {entries}", where=path)
     tensors, deeper = _state_dict(inside[found[0]], path)
-    rest = tuple(str(key) for key in document if str(key) != found[0])
-    return tensors, rest + tuple(f"{found[0]}.{key}" for key in deeper)
+    rest = {str(key): value for key, value in document.items() if str(key) != found[0]}
+    return tensors, rest | {f"{found[0]}.{key}": value for key, value in deeper.items()}
 
 
 def _is_state_dict(value: Mapping[Any, Any]) -> bool:

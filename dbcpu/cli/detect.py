@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dbcpu.cli.results import Results
-    from dbcpu.config import OffsetStrideChoice
     from dbcpu.detector import Detector
     from dbcpu.image import SourceImage
 
@@ -37,6 +36,9 @@ STDIN = "-"
 @resize_options
 @postprocess_options
 @click.option("--ignore-exif", is_flag=True, help="Take the pixels as stored, without turning the picture upright.")
+@click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pages [default: 500 million pixels]."
+)
 @click.option("-o", "--output", type=PATH, metavar="DIR", help="Write one result file per page there.")
 @click.option(
     "--format",
@@ -53,15 +55,14 @@ STDIN = "-"
 def detect(
     images: tuple[str, ...],
     weights: Path,
-    config: Path | None,
-    offset_stride: OffsetStrideChoice,
     ignore_exif: bool,
+    max_pixels: int | None,
     output: Path | None,
     text_format: Literal["json", "icdar"],
     overlay: Path | None,
     save_map: Path | None,
     threads: int | None,
-    **overrides: Any,
+    **settings: Any,
 ) -> None:
     """Find the text in each IMAGE and give its polygons, in pixels of the upright picture.
 
@@ -73,13 +74,13 @@ def detect(
     from dbcpu.errors import ImageError, SomeImagesFailedError
 
     results = Results(images, Folders(results=output, overlays=overlay, maps=save_map), text_format)
-    detector = load_detector(weights, config=config, offset_stride=offset_stride, threads=threads, **overrides)
+    detector = load_detector(weights, threads=threads, **settings)
     pages = failed = 0
     with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
         for given in inputs:
             try:
-                for page, several in _with_company(_read(given, ignore_exif=ignore_exif)):
-                    _detect_page(detector, results, given, page, several=several)
+                for page in _read(given, ignore_exif=ignore_exif, max_pixels=max_pixels):
+                    _detect_page(detector, results, given, page)
                     pages += 1
             except ImageError as error:
                 if len(images) == 1 and pages == 0:
@@ -90,41 +91,19 @@ def detect(
         raise SomeImagesFailedError(f"{failed} of {len(images)} inputs failed", remedy="the others have their results")
 
 
-def _read(given: str, *, ignore_exif: bool) -> Iterator[SourceImage]:
-    from dbcpu.image import read_image
+def _read(given: str, *, ignore_exif: bool, max_pixels: int | None) -> Iterator[SourceImage]:
+    from dbcpu.image import MAX_PIXELS, read_image
 
     source = sys.stdin.buffer.read() if given == STDIN else given
-    return read_image(source, name=given, ignore_exif=ignore_exif)
+    return read_image(source, name=given, ignore_exif=ignore_exif, max_pixels=max_pixels or MAX_PIXELS)
 
 
-def _with_company(pages: Iterator[SourceImage]) -> Iterator[tuple[SourceImage, bool]]:
-    """Give each page with whether it has others beside it, which takes a look at the next one.
-
-    An error of the next page comes after the page before it was given.
-    """
-    from dbcpu.errors import ImageError
-
-    page = next(pages, None)
-    several = False
-    while page is not None:
-        error: ImageError | None = None
-        try:
-            following = next(pages, None)
-        except ImageError as raised:
-            following, error = None, raised
-        several = several or following is not None or error is not None
-        yield page, several
-        if error is not None:
-            raise error
-        page = following
-
-
-def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage, *, several: bool) -> None:
+def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage) -> None:
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
     network_input = detector.preprocess(page)
     probability_map = detector.infer(network_input)
     result = detector.postprocess(page, network_input, probability_map)
-    results.write(given, page, result, probability_map, several=several)
+    results.write(given, page, result, probability_map)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from dbcpu.cli.options import PATH, checkpoint_options, verbosity_options
 
 if TYPE_CHECKING:
     from dbcpu.checkpoint.load import Weights
-    from dbcpu.config import OffsetStrideChoice
 
 
 @click.command(short_help="Show what a weights file holds.")
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
 @checkpoint_options
 @verbosity_options
-def inspect(file: Path, as_json: bool, config: Path | None, offset_stride: OffsetStrideChoice) -> None:
+def inspect(file: Path, as_json: bool, **reading: Any) -> None:
     """Show the family, architecture, tensors and configuration of FILE, an old checkpoint or a model file.
 
     Ends with exit code 4 where the file cannot be used; weights that hold NaN are shown, and named as a problem.
     """
     from dbcpu.checkpoint.load import read_weights
 
-    weights = read_weights(file, config_path=config, offset_stride=offset_stride)
+    weights = read_weights(file, **reading)
     report = _report(weights)
     click.echo(json.dumps(report, indent=2) if as_json else _text(report))
     if report["non_finite"]:
@@ -54,7 +53,7 @@ def _report(weights: Weights) -> dict[str, Any]:
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}),
         "kept": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "dropped": [{"name": name, "reason": reason} for name, reason in weights.origin.dropped],
-        "ignored_entries": list(raw.ignored),
+        "ignored_entries": list(raw.extras),
         "non_finite": non_finite(tensors),
         "config": config_to_mapping(weights.config),
         "origin": {

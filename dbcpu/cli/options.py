@@ -52,6 +52,15 @@ checkpoint_options = _together(
         show_default=True,
         help="Meaning of the stride-2 blocks of deformable ResNet-50 and deeper; auto reads it off the weights.",
     ),
+    click.option(
+        "--family", metavar="NAME", help="Code base that wrote the checkpoint, instead of the recognised one."
+    ),
+    click.option(
+        "--asf/--no-asf",
+        "attention",
+        default=True,
+        help="Leave out the adaptive scale fusion of DB++, as EasyOCR does with the same files.",
+    ),
 )
 
 resize_options = _together(

@@ -65,8 +65,6 @@ class Results:
         page: SourceImage,
         result: DetectionResult,
         probability_map: npt.NDArray[np.float32],
-        *,
-        several: bool,
     ) -> None:
         """Write one page.
 
@@ -75,11 +73,11 @@ class Results:
             page: the picture.
             result: of the page.
             probability_map: float32 (Hn, Wn) in [0, 1].
-            several: whether the input has other pages.
 
         Raises:
             OutputError: a file cannot be written.
         """
+        several = not (page.page == 1 and page.is_last)
         name = page_name(self._names[given], page.page, several=several)
         if self._folders.results is None:
             self._print(result, alone=len(self._names) == 1 and not several)

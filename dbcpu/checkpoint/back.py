@@ -1,0 +1,70 @@
+"""A network's weights written back as the original code saves them, so that it can go on training them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from dbcpu.errors import CheckpointError, OutputError
+from dbcpu.files import complete_file
+from dbcpu.model.network import build_model
+from dbcpu.model.resnet import LAYOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from dbcpu.config import ModelConfig
+
+_PREFIX = "model.module."  # of DataParallel inside the original's training model
+_ATTENTION_CHANNELS = 64  # the original always makes a quarter of 256 channels
+
+
+def write_original(
+    path: Path, tensors: Mapping[str, Tensor], config: ModelConfig, *, source: Path, replace: bool = False
+) -> None:
+    """Write a checkpoint of the original code: its names and prefix, in the serialisation that PyTorch 1.2 reads.
+
+    Args:
+        path: of the new file.
+        tensors: by the original's bare names, kept bit for bit.
+        config: of the network.
+        source: the file the tensors came from, for messages.
+        replace: whether an existing file may be replaced.
+
+    Raises:
+        CheckpointError: the original code would misread the network.
+        OutputError: the file exists already, or cannot be written.
+    """
+    if reason := misread_by_original(config):
+        raise CheckpointError(f"the original code would misread it: {reason}", where=source)
+    if path.exists() and not replace:
+        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
+    with torch.device("meta"):
+        names = build_model(config).state_dict()
+    # Counters of training steps have no weights to keep: training starts counting again.
+    state = {_PREFIX + name: tensors.get(name, torch.zeros((), dtype=torch.int64)) for name in names}
+    with complete_file(path) as partial:
+        try:
+            torch.save(state, partial, _use_new_zipfile_serialization=False)
+            written = torch.load(partial, weights_only=True)
+        except RuntimeError as error:  # torch's own word for a full disk
+            raise OSError(str(error)) from None
+        if not all(torch.equal(written[name], tensor) for name, tensor in state.items()):
+            raise OSError("what was read back differs from what was written")
+
+
+def misread_by_original(config: ModelConfig) -> str | None:
+    """Return why the original code would compute something else with such a network, or None where it would not."""
+    if config.neck != "original" or config.head_bias != config.decoder_bias:
+        return "it has another neck or other biases than the original's decoder"
+    if config.deformable and not config.modulated:
+        return "its deformable convolutions have no masks"
+    if config.deformable and LAYOUTS[config.backbone].bottleneck and config.offset_stride == "strided":
+        return "its offset convolutions have stride 2, and the original's have stride 1"
+    if config.attention != "none" and config.attention_channels != _ATTENTION_CHANNELS:
+        return f"its attention has {config.attention_channels} channels, and the original's {_ATTENTION_CHANNELS}"
+    return None

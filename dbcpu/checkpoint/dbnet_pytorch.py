@@ -1,0 +1,96 @@
+"""DBNet.pytorch (WenmuZhou): its own neck, unmodulated deformable convolutions, names of before and after June 2020."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dbcpu.checkpoint.family import Drop, Family, Rename, Settings
+from dbcpu.config import PostprocessConfig, PreprocessConfig, overlay
+from dbcpu.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dbcpu.config import ModelConfig
+
+_MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# What its post-processing calls the settings of ours.
+_POSTPROCESSING = {
+    "thresh": "binarize_threshold",
+    "box_thresh": "score_threshold",
+    "max_candidates": "max_candidates",
+    "unclip_ratio": "unclip_ratio",
+}
+
+
+def _settings(model: ModelConfig, extras: Mapping[str, Any]) -> Settings:
+    del model
+    config = extras.get("config")
+    preprocess = PreprocessConfig(
+        short_side=_short_side(config) or 1024,
+        rounding="nearest",
+        resized_as="uint8",
+        channels="bgr" if _find(config, "img_mode") == "BGR" else "rgb",
+        mean=_MEAN,
+        std=_STD,
+        scale=1.0,
+    )
+    postprocess = PostprocessConfig(score_threshold=0.7, unclip_ratio=1.5, score_over="contour", polygon_epsilon=0.005)
+    stated = _at(config, "post_processing", "args")
+    if isinstance(stated, Mapping):
+        known = {ours: stated[theirs] for theirs, ours in _POSTPROCESSING.items() if theirs in stated}
+        try:
+            postprocess = overlay(postprocess, known)
+        except ConfigError as error:
+            raise ConfigError(error.what, where="the configuration inside the checkpoint") from None
+    return Settings(preprocess=preprocess, postprocess=postprocess)
+
+
+def _at(config: object, *keys: str) -> object:
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _find(config: object, key: str) -> object:
+    """Return the first value under `key`, however deep: where it stands differs between versions."""
+    if isinstance(config, Mapping):
+        if key in config:
+            return config[key]
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        return next((found for inner in config if (found := _find(inner, key)) is not None), None)
+    return None
+
+
+def _short_side(config: object) -> int | None:
+    """Return the size that validation resized to, where the configuration inside the checkpoint says so."""
+    size = _find(_at(config, "dataset", "validate"), "short_size")
+    return size if isinstance(size, int) and not isinstance(size, bool) and 0 < size < 1 << 14 else None
+
+
+def _rules(neck: str, head: str) -> tuple[Rename | Drop, ...]:
+    return (
+        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        Drop(r"^backbone\.(fc|smooth)\.", "classifier of ImageNet or left over, never used for detection"),
+        Rename(r"backbone\.", "backbone."),
+        Rename(rf"{neck}\.(?=(?:reduce_conv_c|smooth_p)\d\.|conv\.)", "decoder.neck."),
+        Rename(rf"{head}\.binarize\.", "decoder.binarize."),
+        Rename(rf"{head}\.thresh\.", "decoder.thresh."),
+    )
+
+
+def _family(name: str, title: str, neck: str, head: str) -> Family:
+    return Family(
+        name=name,
+        title=title,
+        signature=(r"backbone\.conv1\.", rf"{neck}\.reduce_conv_c2\.conv\.", rf"{head}\.binarize\.0\.weight"),
+        rules=_rules(neck, head),
+        settings=_settings,
+        offset_stride="strided",
+    )
+
+
+FAMILY = _family("dbnet.pytorch", "DBNet.pytorch", "neck", "head")
+FAMILY_2020 = _family(
+    "dbnet.pytorch-2020", "DBNet.pytorch of before June 2020", "segmentation_body", "segmentation_head"
+)
