@@ -1,27 +1,14 @@
-"""Deformable convolution (DCN v1 and v2), a drop-in for `torchvision.ops` in plain torch operations."""
+"""Deformable convolution, DCN v1 and v2 (arXiv 1703.06211, 1811.11168): a drop-in for torchvision's in plain torch."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-CHUNK = 2048
-
-
-class _Geometry(NamedTuple):
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    kernel: tuple[int, int]
-    in_size: tuple[int, int]
-    out_size: tuple[int, int]
-    groups: int
-    offset_groups: int
+from dbcpu.ops.operator import output_size
 
 
 def deform_conv2d(
@@ -34,80 +21,64 @@ def deform_conv2d(
     dilation: int | tuple[int, int] = (1, 1),
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Apply a deformable convolution, modulated if a mask is given."""
-    geometry = _geometry(input, offset, weight, mask, _pair(stride), _pair(padding), _pair(dilation))
-    height, width = geometry.out_size
-    rows = input.permute(0, 2, 3, 1).reshape(-1, input.shape[1] // geometry.offset_groups)
-    indices, weights = _corners(offset, mask, geometry)
-    indices = indices.flatten(0, -2)
-    weights = weights.flatten(0, -2).to(rows.dtype)
-    columns = F.embedding_bag(indices, rows, mode="sum", per_sample_weights=weights)
-    g, c = geometry.groups, input.shape[1]
-    columns = columns.view(-1, geometry.offset_groups, math.prod(geometry.kernel), c // geometry.offset_groups)
-    columns = columns.transpose(2, 3).reshape(-1, g, c // g * math.prod(geometry.kernel)).transpose(0, 1)
-    out = columns @ weight.view(g, weight.shape[0] // g, -1).transpose(1, 2)
-    out = out.transpose(0, 1).reshape(input.shape[0], height, width, weight.shape[0])
-    if bias is not None:
-        out = out + bias
-    return out.permute(0, 3, 1, 2)
+    """Apply a deformable convolution (DCN v1), modulated if a mask is given (DCN v2).
+
+    Parameters, defaults and shapes are those of `torchvision.ops.deform_conv2d`. Unlike there, offsets that are NaN
+    give zero, as in the CUDA kernels of the original code; offsets and mask may be of another dtype than the input, and
+    are never rounded to it; under autocast the matrix product takes the autocast dtype.
+
+    Fastest with `input` and `weight` in channels-last. Without gradients, the memory beside the output is that of a
+    chunk of output pixels, and of one channels-last copy of the input if it is laid out otherwise.
+
+    Args:
+        input: shape (N, C, H, W).
+        offset: shape (N, 2 * offset groups * kh * kw, Ho, Wo): per offset group and tap (row-major) dy, then dx, in
+            input pixels. This shape tells the number of offset groups, which divides C.
+        weight: shape (Cout, C / groups, kh, kw), of the input's dtype.
+        bias: shape (Cout,), of the input's dtype.
+        stride: input pixels between output pixels, for both axes or (vertical, horizontal), like the next two.
+        padding: zero pixels around the input.
+        dilation: input pixels between taps.
+        mask: shape (N, offset groups * kh * kw, Ho, Wo); multiplies the samples of each tap.
+
+    Returns:
+        Shape (N, Cout, Ho, Wo), `Ho = (H + 2 * padding - dilation * (kh - 1) - 1) // stride + 1`; channels-last if the
+        input is.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices that do not go together.
+    """
+    if torch.is_autocast_enabled(input.device.type):
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight = _autocast(input, dtype), _autocast(weight, dtype)  # noqa: A001
+        bias = None if bias is None else _autocast(bias, dtype)
+    steps = _pair(stride), _pair(padding), _pair(dilation)
+    _check(input, offset, weight, bias, mask, *steps)
+    output: Tensor = torch.ops.dbcpu.deform_conv2d(input, offset, weight, bias, mask, *steps)
+    return output
 
 
-def _corners(offset: Tensor, mask: Tensor | None, geometry: _Geometry) -> tuple[Tensor, Tensor]:
-    """Return row indices and weights, both (N, Ho, Wo, G, K, 4)."""
-    (height, width), groups = geometry.in_size, geometry.offset_groups
-    kh, kw = geometry.kernel
-    n, _, ho, wo = offset.shape
-    real = torch.float64 if offset.dtype == torch.float64 else torch.float32
-    offset = offset.to(real).permute(0, 2, 3, 1).reshape(n, ho, wo, groups, kh * kw, 2)
-
-    def base(count: int, taps: int, axis: int) -> tuple[Tensor, Tensor]:
-        where = torch.arange(count, device=offset.device, dtype=real) * geometry.stride[axis] - geometry.padding[axis]
-        return where, torch.arange(taps, device=offset.device, dtype=real) * geometry.dilation[axis]
-
-    row, tap_row = base(ho, kh, 0)
-    column, tap_column = base(wo, kw, 1)
-    y = offset[..., 0] + row[:, None, None, None] + tap_row.repeat_interleave(kw)
-    x = offset[..., 1] + column[:, None, None] + tap_column.repeat(kh)
-    inside = (y > -1) & (y < height) & (x > -1) & (x < width)
-    y = torch.where(inside, y, 0)
-    x = torch.where(inside, x, 0)
-    top, left = y.detach().floor(), x.detach().floor()
-    fy, fx = y - top, x - left
-    top, left = top.long(), left.long()
-    wy = torch.stack((torch.where(top >= 0, 1 - fy, 0), torch.where(top + 1 < height, fy, 0)), -1)
-    wx = torch.stack((torch.where(left >= 0, 1 - fx, 0), torch.where(left + 1 < width, fx, 0)), -1)
-    modulation = inside.to(real)
-    if mask is not None:
-        modulation = modulation * mask.to(real).permute(0, 2, 3, 1).reshape(n, ho, wo, groups, kh * kw)
-    weights = modulation[..., None, None] * wy[..., :, None] * wx[..., None, :]
-    ys = torch.stack((top.clamp(min=0), (top + 1).clamp(max=height - 1)), -1)
-    xs = torch.stack((left.clamp(min=0), (left + 1).clamp(max=width - 1)), -1)
-    image = torch.arange(n, device=offset.device).view(n, 1, 1, 1, 1, 1, 1)
-    group = torch.arange(groups, device=offset.device).view(groups, 1, 1, 1)
-    indices = ((image * height + ys[..., :, None]) * width + xs[..., None, :]) * groups + group
-    return indices.flatten(-2), weights.flatten(-2)
-
-
-def _geometry(
-    input: Tensor,  # noqa: A002
-    offset: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> _Geometry:
-    in_size, kernel = (input.shape[2], input.shape[3]), (weight.shape[2], weight.shape[3])
-    out_size = tuple(
-        (i + 2 * p - d * (k - 1) - 1) // s + 1
-        for i, k, s, p, d in zip(in_size, kernel, stride, padding, dilation, strict=True)
-    )
-    groups, offset_groups = input.shape[1] // weight.shape[1], offset.shape[1] // (2 * math.prod(kernel))
-    return _Geometry(stride, padding, dilation, kernel, in_size, out_size, groups, offset_groups)
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # As torch's own rule: float64 was asked for, and stays.
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 class DeformConv2d(nn.Module):
-    """A layer around `deform_conv2d`."""
+    """A layer around `deform_conv2d`, with torchvision's parameters, initialization and names in the state dict.
+
+    Args:
+        in_channels: C of the input.
+        out_channels: C of the output.
+        kernel_size: for both axes or (vertical, horizontal), like the next three.
+        stride: input pixels between output pixels.
+        padding: zero pixels around the input.
+        dilation: input pixels between taps.
+        groups: blocks of channels that do not see each other; divides both numbers of channels.
+        bias: whether to add a learned bias.
+
+    Raises:
+        ValueError: channels that `groups` does not divide.
+    """
 
     def __init__(
         self,
@@ -121,20 +92,89 @@ class DeformConv2d(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                raise ValueError(f"{name} must be divisible by groups, got {channels} and {groups}")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride: tuple[int, int] = _pair(stride)
+        self.padding: tuple[int, int] = _pair(padding)
+        self.dilation: tuple[int, int] = _pair(dilation)
+        self.groups = groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, *self.kernel_size))
-        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_channels)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights, as torchvision does."""
+        """Draw new parameters, as `torch.nn.Conv2d` does."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: A002
-        """Apply the layer."""
+        """Apply the layer; shapes as for `deform_conv2d`."""
         return deform_conv2d(input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, leaving out defaults as torchvision does."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text if self.bias is not None else f"{text}, bias=False"
+
+
+def _check(
+    input: Tensor,  # noqa: A002
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> None:
+    """Raise RuntimeError, as torchvision does, unless the arguments go together."""
+    tensors = {"input": input, "offset": offset, "weight": weight, "bias": bias, "mask": mask}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        if name != "bias":
+            _expect(tensor.ndim == 4, f"{name}: 4 dimensions", tuple(tensor.shape))
+        same_dtype = name in ("offset", "mask") or tensor.dtype == input.dtype
+        _expect(tensor.is_floating_point() and same_dtype, f"{name}: {_floating(name, input)}", tensor.dtype)
+        _expect(tensor.device == input.device, f"{name}: on the input's device, {input.device}", tensor.device)
+    for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        _expect(min(values) >= least, f"{name}: at least {least}", values)
+    (images, channels, height, width), (outputs, inputs, kernel_height, kernel_width) = input.shape, weight.shape
+    _expect(height > 0 and width > 0, "input: at least one pixel", tuple(input.shape))
+    _expect(min(inputs, kernel_height, kernel_width) > 0, "weight: no empty dimension", tuple(weight.shape))
+    _expect(
+        channels % inputs == 0 and outputs % (channels // inputs) == 0,
+        f"weight: shape (out channels, in channels / groups, kh, kw) for {channels} in channels",
+        tuple(weight.shape),
+    )
+    taps = kernel_height * kernel_width
+    offset_groups = offset.shape[1] // (2 * taps)
+    _expect(
+        offset_groups > 0 and offset.shape[1] == offset_groups * 2 * taps and channels % offset_groups == 0,
+        f"offset: 2 * kh * kw = {2 * taps} channels for each group of the {channels} in channels",
+        tuple(offset.shape),
+    )
+    out_size = output_size((height, width), (kernel_height, kernel_width), stride, padding, dilation)
+    _expect(min(out_size) > 0, "input: a plane that holds the dilated kernel once padded", tuple(input.shape))
+    shapes = {"offset": (images, offset.shape[1], *out_size), "mask": (images, offset.shape[1] // 2, *out_size)}
+    for name, shape in ({"bias": (outputs,)} | shapes).items():
+        if name in given:
+            _expect(tuple(given[name].shape) == shape, f"{name}: shape {shape}", tuple(given[name].shape))
+
+
+def _floating(name: str, input: Tensor) -> str:  # noqa: A002
+    return "a floating point dtype" if name in ("input", "offset", "mask") else f"the input's dtype, {input.dtype}"
+
+
+def _expect(holds: bool, expected: str, got: object) -> None:
+    if not holds:
+        raise RuntimeError(f"expected {expected}; got {got}")
