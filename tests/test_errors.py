@@ -21,6 +21,7 @@ def test_exit_codes_are_the_documented_ones():
         "ConfigError": 3,
         "CheckpointError": 4,
         "ImageError": 5,
+        "TruthError": 5,
         "OutputError": 6,
         "SomeImagesFailedError": 7,
     }

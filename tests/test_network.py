@@ -79,7 +79,7 @@ def test_a_network_in_training_gives_both_maps_and_gradients(attention: Attentio
 
 
 def test_training_without_a_threshold_head_says_what_to_do():
-    network = build_model(ModelConfig(backbone="resnet18"))
+    network = build_model(ModelConfig(backbone="resnet18")).eval()
     with pytest.raises(RuntimeError, match="threshold_head=True"):
         network.forward_training(torch.zeros(1, 3, 32, 32))
 

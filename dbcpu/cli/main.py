@@ -15,7 +15,7 @@ from dbcpu.cli.inspect import inspect
 from dbcpu.errors import DbcpuError
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # as the shell reports a program that SIGPIPE ended
+BROKEN_PIPE = 1  # what click ends with when it is the one to notice
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
