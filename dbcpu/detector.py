@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 
 from dbcpu.checkpoint.load import load_network, read_weights, require_finite
-from dbcpu.errors import ImageError, UsageError
+from dbcpu.engine.precision import Precision, choose_dtype
+from dbcpu.engine.prepare import prepare
+from dbcpu.engine.threads import set_threads
+from dbcpu.errors import ImageError
 from dbcpu.image import SourceImage, read_image, source_from_array
 from dbcpu.overrides import apply_overrides
 from dbcpu.postprocess import detect_text
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import numpy.typing as npt
+    from torch import nn
     from typing_extensions import Unpack
 
     from dbcpu.config import DetectorConfig, OffsetStrideChoice
-    from dbcpu.model.network import Network
     from dbcpu.overrides import Overrides
 
     # A path, or blue, green and red uint8 (H, W, 3).
@@ -41,13 +43,17 @@ class Detector:
     """A loaded network with its settings; `load_detector` makes one.
 
     Args:
-        network: in evaluation mode.
+        network: from normalised input (B, 3, H, W), channels-last, to the probability map, float32 (B, 1, H, W).
         config: of the network and of the stages around it.
         name: of the weights, as results carry it.
+        dtype: that the network computes in.
     """
 
-    def __init__(self, network: Network, config: DetectorConfig, *, name: str) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(
+        self, network: nn.Module, config: DetectorConfig, *, name: str, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.network = network
+        self.dtype = dtype
         self.config = config
         self.name = name
         for setting, (given, used) in rounded_targets(config.preprocess).items():
@@ -103,9 +109,10 @@ class Detector:
         """Run the network: float32 (Hn, Wn) in [0, 1], in the network frame."""
         started = time.perf_counter()
         with torch.inference_mode():
-            probability = self.network(network_input.tensor.to(memory_format=torch.channels_last))
+            x = network_input.tensor.to(dtype=self.dtype, memory_format=torch.channels_last)
+            probability = self.network(x)
         logger.info("network: %d ms for %dx%d", _ms(started), *reversed(network_input.network_size))
-        result: npt.NDArray[np.float32] = probability[0, 0].numpy()
+        result: npt.NDArray[np.float32] = probability[0, 0].to(torch.float32).numpy()
         return result
 
     def postprocess(
@@ -142,6 +149,7 @@ class Detector:
         return {
             "network_width": network_input.network_size.width,
             "network_height": network_input.network_size.height,
+            "precision": str(self.dtype).removeprefix("torch."),
             "shape": settings.shape,
             "binarize_threshold": settings.binarize_threshold,
             "score_threshold": settings.score_threshold,
@@ -169,6 +177,7 @@ def load_detector(
     offset_stride: OffsetStrideChoice = "auto",
     family: str | None = None,
     attention: bool = True,
+    precision: Precision = "fp32",
     threads: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Detector:
@@ -182,6 +191,7 @@ def load_detector(
             weights.
         family: name of the code base that wrote an old checkpoint, such as "original"; None recognises it.
         attention: False leaves out the adaptive scale fusion of DB++, as EasyOCR does with the same files.
+        precision: "fp32", "bf16", or "auto", which is bf16 only where the CPU has instructions for it.
         threads: of torch and OpenCV, for the whole process; None leaves them alone.
         **overrides: settings of `Overrides`, such as `short_side=960` or `shape="polygon"`.
 
@@ -202,16 +212,6 @@ def load_detector(
     )
     require_finite(loaded)
     full_config = apply_overrides(loaded.config, overrides)
-    return Detector(load_network(loaded.tensors, full_config.model), full_config, name=path.name)
-
-
-def set_threads(threads: int) -> None:
-    """Set how many threads torch and OpenCV use, in the whole process.
-
-    Raises:
-        UsageError: fewer than one.
-    """
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    dtype = choose_dtype(precision)
+    network = prepare(load_network(loaded.tensors, full_config.model), dtype)
+    return Detector(network, full_config, name=path.name, dtype=dtype)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dbcpu.ops import DeformConv2d
 
@@ -131,7 +131,9 @@ class _Block(nn.Module):
 
     def _conv2(self, x: Tensor) -> Tensor:
         if self.conv2_offset is not None and isinstance(self.conv2, DeformableConv3x3):
-            x = self.conv2.forward_packed(x, self.conv2_offset(x))
+            # Coordinates may be kept in a higher precision than the rest.
+            packed = self.conv2_offset(x.to(self.conv2_offset.weight.dtype))
+            x = self.conv2.forward_packed(x, packed)
         else:
             x = self.conv2(x)
         out: Tensor = self.bn2(x)
@@ -157,9 +159,9 @@ class BasicBlock(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inplanes, H, W) to (B, planes, H / stride, W / stride)."""
-        out = torch.relu(self.bn1(self.conv1(x)))
+        out = F.relu_(self.bn1(self.conv1(x)))
         residual = x if self.downsample is None else self.downsample(x)
-        return torch.relu(self._conv2(out) + residual)
+        return F.relu_(self._conv2(out).add_(residual))
 
 
 class Bottleneck(_Block):
@@ -177,9 +179,9 @@ class Bottleneck(_Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inplanes, H, W) to (B, 4 * planes, H / stride, W / stride)."""
-        out = torch.relu(self._conv2(torch.relu(self.bn1(self.conv1(x)))))
+        out = F.relu_(self._conv2(F.relu_(self.bn1(self.conv1(x)))))
         residual = x if self.downsample is None else self.downsample(x)
-        return torch.relu(self.bn3(self.conv3(out)) + residual)
+        return F.relu_(self.bn3(self.conv3(out)).add_(residual))
 
 
 class ResNet(nn.Module):
@@ -219,7 +221,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, 3, H, W), H and W multiples of 32, to C2..C5 at 1/4, 1/8, 1/16 and 1/32."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(F.relu_(self.bn1(self.conv1(x))))
         c2 = self.layer1(x)
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)

@@ -1,0 +1,79 @@
+"""A 3x3 convolution of a nearest-upsampled map, computed at the resolution before the upsampling.
+
+Upsampled by `f`, every pixel stands `f` times in each axis, so the three taps of an axis see at most two different
+pixels: the first of the `f` copies sees (before, own), the last one (own, after), and all between them only their own.
+So there are 9 kinds of output per pixel (4 where `f` is 2), each a convolution of 1 or 2 taps per axis with sums of the
+kernel's taps, instead of 9 taps at `f * f` times as many places.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Which of an axis' three taps fall on which of the two pixels of the window.
+_FIRST = torch.tensor([[1, 0, 0], [0, 1, 1]], dtype=torch.float64)  # (before, own)
+_LAST = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.float64)  # (own, after)
+_INNER = torch.tensor([[1, 1, 1]], dtype=torch.float64)  # (own)
+
+
+class UpsampledConv3x3(nn.Module):
+    """`conv3x3(upsample(x, factor))` with zero padding, added to a map of the output's size.
+
+    Args:
+        weight: float64 (out, in, 3, 3), of the convolution over the upsampled map.
+        factor: of the nearest upsampling, at least 2.
+        dtype: to compute in.
+    """
+
+    corners: Tensor
+    rows: Tensor
+    columns: Tensor
+    centre: Tensor
+
+    def __init__(self, weight: Tensor, factor: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.factor = factor
+
+        def merged(rows: list[Tensor], columns: list[Tensor]) -> Tensor:
+            kernels = [torch.einsum("ak,oikl,bl->oiab", r, weight, c) for r in rows for c in columns]
+            return torch.cat(kernels).to(dtype).contiguous(memory_format=torch.channels_last)
+
+        edges, inner = [_FIRST, _LAST], [_INNER]
+        self.register_buffer("corners", merged(edges, edges))
+        if factor > 2:
+            self.register_buffer("rows", merged(edges, inner))
+            self.register_buffer("columns", merged(inner, edges))
+            self.register_buffer("centre", merged(inner, inner))
+
+    def add_to(self, out: Tensor, x: Tensor) -> None:
+        """Add the convolution of the upsampled `x` to `out`.
+
+        Args:
+            out: (B, out, f * H, f * W), channels-last; changed in place.
+            x: (B, in, H, W), channels-last.
+        """
+        height, width = x.shape[2:]
+        f = self.factor
+        # (B, H, f, W, f, out): the place of each pixel among its copies in axes of its own.
+        places = torch.unflatten(torch.unflatten(out.permute(0, 2, 3, 1), 2, (width, f)), 1, (height, f))
+        corners = torch.unflatten(_conv(x, self.corners, (1, 1)), 3, (4, -1))
+        places[:, :, 0, :, 0] += corners[:, :-1, :-1, 0]
+        places[:, :, 0, :, -1] += corners[:, :-1, 1:, 1]
+        places[:, :, -1, :, 0] += corners[:, 1:, :-1, 2]
+        places[:, :, -1, :, -1] += corners[:, 1:, 1:, 3]
+        if f == 2:
+            return
+        rows = torch.unflatten(_conv(x, self.rows, (1, 0)), 3, (2, -1)).unsqueeze(3)
+        places[:, :, 0, :, 1:-1] += rows[:, :-1, :, :, 0]
+        places[:, :, -1, :, 1:-1] += rows[:, 1:, :, :, 1]
+        columns = torch.unflatten(_conv(x, self.columns, (0, 1)), 3, (2, -1)).unsqueeze(2)
+        places[:, :, 1:-1, :, 0] += columns[:, :, :, :-1, 0]
+        places[:, :, 1:-1, :, -1] += columns[:, :, :, 1:, 1]
+        places[:, :, 1:-1, :, 1:-1] += _conv(x, self.centre, (0, 0))[:, :, None, :, None]
+
+
+def _conv(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Return the convolution with the channels last, (B, H', W', out)."""
+    return F.conv2d(x, weight, padding=padding).permute(0, 2, 3, 1)
