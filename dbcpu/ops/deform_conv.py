@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from dbcpu.ops.operator import output_size
+import dbcpu.ops.operator  # noqa: F401 - registers torch.ops.dbcpu.deform_conv2d
 
 
 def deform_conv2d(
@@ -48,12 +48,12 @@ def deform_conv2d(
     Raises:
         RuntimeError: shapes, dtypes or devices that do not go together.
     """
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
+    device = input.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         input, weight = _autocast(input, dtype), _autocast(weight, dtype)  # noqa: A001
         bias = None if bias is None else _autocast(bias, dtype)
     steps = _pair(stride), _pair(padding), _pair(dilation)
-    _check(input, offset, weight, bias, mask, *steps)
     output: Tensor = torch.ops.dbcpu.deform_conv2d(input, offset, weight, bias, mask, *steps)
     return output
 
@@ -125,56 +125,3 @@ class DeformConv2d(nn.Module):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
         return text if self.bias is not None else f"{text}, bias=False"
-
-
-def _check(
-    input: Tensor,  # noqa: A002
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> None:
-    """Raise RuntimeError, as torchvision does, unless the arguments go together."""
-    tensors = {"input": input, "offset": offset, "weight": weight, "bias": bias, "mask": mask}
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    for name, tensor in given.items():
-        if name != "bias":
-            _expect(tensor.ndim == 4, f"{name}: 4 dimensions", tuple(tensor.shape))
-        same_dtype = name in ("offset", "mask") or tensor.dtype == input.dtype
-        _expect(tensor.is_floating_point() and same_dtype, f"{name}: {_floating(name, input)}", tensor.dtype)
-        _expect(tensor.device == input.device, f"{name}: on the input's device, {input.device}", tensor.device)
-    for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
-        _expect(min(values) >= least, f"{name}: at least {least}", values)
-    (images, channels, height, width), (outputs, inputs, kernel_height, kernel_width) = input.shape, weight.shape
-    _expect(height > 0 and width > 0, "input: at least one pixel", tuple(input.shape))
-    _expect(min(inputs, kernel_height, kernel_width) > 0, "weight: no empty dimension", tuple(weight.shape))
-    _expect(
-        channels % inputs == 0 and outputs % (channels // inputs) == 0,
-        f"weight: shape (out channels, in channels / groups, kh, kw) for {channels} in channels",
-        tuple(weight.shape),
-    )
-    taps = kernel_height * kernel_width
-    offset_groups = offset.shape[1] // (2 * taps)
-    _expect(
-        offset_groups > 0 and offset.shape[1] == offset_groups * 2 * taps and channels % offset_groups == 0,
-        f"offset: 2 * kh * kw = {2 * taps} channels for each group of the {channels} in channels",
-        tuple(offset.shape),
-    )
-    out_size = output_size((height, width), (kernel_height, kernel_width), stride, padding, dilation)
-    _expect(min(out_size) > 0, "input: a plane that holds the dilated kernel once padded", tuple(input.shape))
-    shapes = {"offset": (images, offset.shape[1], *out_size), "mask": (images, offset.shape[1] // 2, *out_size)}
-    for name, shape in ({"bias": (outputs,)} | shapes).items():
-        if name in given:
-            _expect(tuple(given[name].shape) == shape, f"{name}: shape {shape}", tuple(given[name].shape))
-
-
-def _floating(name: str, input: Tensor) -> str:  # noqa: A002
-    return "a floating point dtype" if name in ("input", "offset", "mask") else f"the input's dtype, {input.dtype}"
-
-
-def _expect(holds: bool, expected: str, got: object) -> None:
-    if not holds:
-        raise RuntimeError(f"expected {expected}; got {got}")

@@ -13,14 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dbcpu.geometry import Size
+from dbcpu.ops.arguments import sampling_grid
 from dbcpu.ops.sampling import Hats, Sampler, SamplingGrid, corner_products, corner_weights, sample_rows, scatter_rows_
 
-# On a CPU the samples of a chunk should stay near the caches, and the calls for it should cost less than the work.
-# Elsewhere calls are dear and memory is not.
-CHUNK_PIXELS = 2048
+# torch shares element-wise operations on more elements than this among threads. For the thirty of a chunk that gains
+# little where the cores are idle, and loses much where they are not, each waiting for the slower thread.
+CHUNK_ELEMENTS = 1 << 15
+# The matrix should stay near the caches; in smaller chunks the calls cost more than the work.
 CHUNK_BYTES = 16 << 20
-ACCELERATOR_CHUNK_BYTES = 512 << 20
+# On an accelerator calls are dear and memory is not.
+ACCELERATOR_CHUNK_BYTES = 256 << 20
 
 # glibc hands large freed blocks back to the system, and the next chunk takes its pages again, zeroed, one fault each: a
 # third of the operator's time. It learns to keep blocks as large as the largest one freed so far; this one, never
@@ -28,12 +30,6 @@ ACCELERATOR_CHUNK_BYTES = 512 << 20
 torch.empty(31 << 20, dtype=torch.uint8, device="cpu")
 
 Pair = Sequence[int]
-
-
-def output_size(in_size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Size:
-    """Return the size of a convolution's output; not positive if the kernel does not fit."""
-    axes = zip(in_size, kernel_size, stride, padding, dilation, strict=True)
-    return Size(*((side + 2 * before - step * (taps - 1) - 1) // by + 1 for side, taps, by, before, step in axes))
 
 
 class Chunk(NamedTuple):
@@ -68,13 +64,13 @@ def _forward(
     padding: Pair,
     dilation: Pair,
 ) -> Tensor:
-    sampler = _sampler(images, offset, weight, stride, padding, dilation)
+    grid = sampling_grid(images, offset, weight, bias, mask, stride, padding, dilation)
     kernels = _kernels(weight, images.shape[1])
     biases = [None] * len(kernels) if bias is None else list(bias.view(len(kernels), -1))
-    output = _empty_output(images, weight, sampler.grid.out_size)
-    for chunk in _chunks(sampler, images, offset, mask):
+    output = _empty_output(images, weight, grid)
+    for chunk in _chunks(Sampler(grid, images.device), images, offset, mask):
         target = _pixels(output, chunk, len(kernels))
-        for group, columns in enumerate(_columns(chunk, sampler.grid, len(kernels))):
+        for group, columns in enumerate(_columns(chunk, grid, len(kernels))):
             product = F.linear(columns, kernels[group], biases[group])
             target[group].copy_(product.view(target[group].shape))
         del columns, product  # before those of the next chunk are made
@@ -83,15 +79,16 @@ def _forward(
 
 def _fake_forward(
     images: Tensor,
-    offset: Tensor,  # noqa: ARG001
+    offset: Tensor,
     weight: Tensor,
-    bias: Tensor | None,  # noqa: ARG001
-    mask: Tensor | None,  # noqa: ARG001
+    bias: Tensor | None,
+    mask: Tensor | None,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
 ) -> Tensor:
-    return _empty_output(images, weight, output_size(images.shape[2:], weight.shape[2:], stride, padding, dilation))
+    grid = sampling_grid(images, offset, weight, bias, mask, stride, padding, dilation)
+    return _empty_output(images, weight, grid)
 
 
 def _backward(
@@ -105,8 +102,8 @@ def _backward(
     dilation: Pair,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of input, offset, weight and mask. Sampling again costs less than keeping the samples."""
-    sampler = _sampler(images, offset, weight, stride, padding, dilation)
-    grid = sampler.grid
+    grid = sampling_grid(images, offset, weight, None, mask, stride, padding, dilation)
+    sampler = Sampler(grid, images.device)
     kernels = _kernels(weight, images.shape[1])
     grad_kernels = torch.zeros_like(kernels, dtype=torch.promote_types(kernels.dtype, torch.float32))
     grad_images, grad_offset, _, grad_mask = _empty_gradients(images, offset, weight, mask)
@@ -156,28 +153,14 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return of_images, of_offset, of_weight, of_bias, None if mask is None else of_mask, None, None, None
 
 
-def _sampler(images: Tensor, offset: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Sampler:
-    in_size, kernel_size = Size(*images.shape[2:]), Size(*weight.shape[2:])
-    grid = SamplingGrid(
-        in_size=in_size,
-        out_size=output_size(in_size, kernel_size, stride, padding, dilation),
-        kernel_size=kernel_size,
-        stride=(stride[0], stride[1]),
-        padding=(padding[0], padding[1]),
-        dilation=(dilation[0], dilation[1]),
-        offset_groups=offset.shape[1] // (2 * kernel_size.height * kernel_size.width),
-    )
-    return Sampler(grid, images.device)
+def _refuse(ctx: Any, *grads: Tensor) -> None:  # noqa: ARG001
+    raise RuntimeError("deform_conv2d has no second derivatives")
 
 
 def _chunks(sampler: Sampler, images: Tensor, offset: Tensor, mask: Tensor | None) -> Iterator[Chunk]:
     """Yield parts of the batch: several images where they are small, part of one where it is large."""
     grid = sampler.grid
-    row_bytes = grid.taps * images.shape[1] * images.element_size()
-    if images.device.type == "cpu":
-        limit = max(1, min(CHUNK_PIXELS, CHUNK_BYTES // row_bytes))
-    else:
-        limit = max(1, ACCELERATOR_CHUNK_BYTES // row_bytes)
+    limit = max(1, _chunk_pixels(images, grid))
     for some in _spans(images.shape[0], max(1, limit // grid.pixels)):
         rows = _rows(images[some], grid.offset_groups)
         for pixels in _spans(grid.pixels, limit):
@@ -185,6 +168,13 @@ def _chunks(sampler: Sampler, images: Tensor, offset: Tensor, mask: Tensor | Non
             modulation = None if mask is None else grid.unfold_mask(mask[some], pixels)
             weights = corner_weights(hats, modulation, rows.dtype)
             yield Chunk(some, pixels, rows, hats, modulation, sampler.indices(hats), weights)
+
+
+def _chunk_pixels(images: Tensor, grid: SamplingGrid) -> int:
+    bytes_of_a_pixel = grid.taps * images.shape[1] * images.element_size()
+    if images.device.type != "cpu":
+        return ACCELERATOR_CHUNK_BYTES // bytes_of_a_pixel
+    return min(CHUNK_ELEMENTS // (2 * grid.taps * grid.offset_groups), CHUNK_BYTES // bytes_of_a_pixel)
 
 
 def _spans(count: int, size: int) -> Iterator[slice]:
@@ -223,10 +213,10 @@ def _kernels(weight: Tensor, channels: int) -> Tensor:
     return torch.unflatten(weight, 0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(2)
 
 
-def _empty_output(images: Tensor, weight: Tensor, out_size: Size) -> Tensor:
+def _empty_output(images: Tensor, weight: Tensor, grid: SamplingGrid) -> Tensor:
     channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    shape = (images.shape[0], weight.shape[0], *out_size)
+    shape = (images.shape[0], weight.shape[0], *grid.out_size)
     return torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=layout)
 
 
@@ -254,3 +244,4 @@ torch.library.impl("dbcpu::deform_conv2d_backward", "default", _backward)
 torch.library.register_fake("dbcpu::deform_conv2d", _fake_forward)
 torch.library.register_fake("dbcpu::deform_conv2d_backward", _fake_backward)
 torch.library.register_autograd("dbcpu::deform_conv2d", _differentiate, setup_context=_save)
+torch.library.register_autograd("dbcpu::deform_conv2d_backward", _refuse)

@@ -91,10 +91,11 @@ class Sampler:
 
     def __init__(self, grid: SamplingGrid, device: torch.device) -> None:
         self.grid = grid
-        self._taps = [
+        row, column = (
             torch.arange(taps, device=device, dtype=torch.float32).mul_(step).sub_(before)
             for taps, step, before in zip(grid.kernel_size, grid.dilation, grid.padding, strict=True)
-        ]
+        )
+        self._taps = row.repeat_interleave(len(column)), column.repeat(len(row))
 
     def split(self, offset: Tensor, pixels: slice) -> Hats:
         """Deform the positions of some output pixels' taps, and split them.
@@ -110,13 +111,12 @@ class Sampler:
         unfolded = grid.unfold_offset(offset, pixels)
         number = torch.arange(pixels.start, pixels.stop, device=offset.device)
         row, column = number.div(grid.out_size.width, rounding_mode="floor"), number.remainder(grid.out_size.width)
-        y = torch.add(self._taps[0], row[:, None], alpha=grid.stride[0])[:, :, None, None]
-        x = torch.add(self._taps[1], column[:, None], alpha=grid.stride[1])[:, None, :, None]
         # Into a new tensor: a plain sum would inherit the offsets' order of dimensions and slow down all that follows.
         dtype = torch.promote_types(offset.dtype, torch.float32)
         position = torch.empty(unfolded.shape, dtype=dtype, device=offset.device)
-        for axis, lines in enumerate((y, x)):
-            torch.add(unfolded[axis], lines, out=position[axis])
+        for axis, (line, step) in enumerate(zip((row, column), grid.stride, strict=True)):
+            undeformed = torch.add(self._taps[axis], line.unsqueeze(1), alpha=step)
+            torch.add(unfolded[axis], undeformed.view(-1, *grid.kernel_size, 1), out=position[axis])
         position.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
         cell = position.floor().clamp_(min=0)
         for axis, side in enumerate(grid.in_size):
