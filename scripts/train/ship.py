@@ -1,0 +1,50 @@
+"""Write a trained checkpoint as the default model that the package carries.
+
+    python -m scripts.train.ship RUN/best dbcpu/assets/default.safetensors --score-threshold 0.5
+
+Convolutions are stored in float16, half the size; batch norms, a few kilobytes, stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dbcpu.checkpoint.load import read_weights, require_finite
+from dbcpu.checkpoint.native import write_model_file
+from dbcpu.config import ModelConfig
+from dbcpu.overrides import apply_overrides
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("model_file", type=Path)
+    parser.add_argument("--binarize-threshold", type=float)
+    parser.add_argument("--score-threshold", type=float)
+    parser.add_argument("--unclip-ratio", type=float, default=1.5, help="the inverse of the training's shrinking")
+    arguments = parser.parse_args()
+    weights = read_weights(arguments.checkpoint)
+    config = apply_overrides(
+        weights.config,
+        {
+            "binarize_threshold": arguments.binarize_threshold,
+            "score_threshold": arguments.score_threshold,
+            "unclip_ratio": arguments.unclip_ratio,
+        },
+    )
+    # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
+    kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
+    tensors = {name: tensor.to(torch.float16) if tensor.ndim == 4 else tensor for name, tensor in kept.items()}
+    require_finite(replace(weights, tensors=tensors))
+    model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
+    origin = replace(weights.origin, file_name="trained by scripts/train", dropped=())
+    write_model_file(arguments.model_file, tensors, replace(config, model=model), origin, replace=True)
+    print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
