@@ -163,7 +163,7 @@ def test_outputs_and_gradients_are_torchvisions(golden_case: dict[str, Any]) -> 
 
 
 @given(case=cases(), elements=st.sampled_from([1, 100, 1 << 15]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_call_gives_what_nested_loops_give(case: Case, elements: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dbcpu.ops.operator, "CHUNK_ELEMENTS", elements)
@@ -171,7 +171,7 @@ def test_any_call_gives_what_nested_loops_give(case: Case, elements: int) -> Non
 
 
 @given(case=cases(), elements=st.sampled_from([1, 100, 1 << 15]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_gradients_are_finite_whatever_the_offsets_are(case: Case, elements: int) -> None:
     leaves = {n: None if t is None else t.detach().requires_grad_() for n, t in case.tensors.items()}
     with pytest.MonkeyPatch.context() as patch:

@@ -16,12 +16,10 @@ from torch import Tensor
 from dbcpu.ops.arguments import sampling_grid
 from dbcpu.ops.sampling import Hats, Sampler, SamplingGrid, corner_products, corner_weights, sample_rows, scatter_rows_
 
-# Elements of the largest tensors of positions. torch shares operations on twice as many among threads: for the thirty of a
-# chunk that gains little where the cores are idle, and loses much where they are not, each waiting for the slower thread.
-# The matrix of samples should stay near the caches too. In smaller chunks the calls cost more than the work, and the
-# backward pass has more calls.
-CHUNK_ELEMENTS = 1 << 14
-BACKWARD_CHUNK_ELEMENTS = 1 << 15
+# torch shares element-wise operations on more elements than this among threads. For the thirty of a chunk that gains
+# little where the cores are idle, and loses much where they are not, each waiting for the slower thread.
+CHUNK_ELEMENTS = 1 << 15
+# The matrix should stay near the caches; in smaller chunks the calls cost more than the work.
 CHUNK_BYTES = 16 << 20
 # On an accelerator calls are dear and memory is not.
 ACCELERATOR_CHUNK_BYTES = 256 << 20
@@ -70,7 +68,7 @@ def _forward(
     kernels = _kernels(weight, images.shape[1])
     biases = [None] * len(kernels) if bias is None else list(bias.view(len(kernels), -1))
     output = _empty_output(images, weight, grid)
-    for chunk in _chunks(Sampler(grid, images.device), images, offset, mask, CHUNK_ELEMENTS):
+    for chunk in _chunks(Sampler(grid, images.device), images, offset, mask):
         target = _pixels(output, chunk, len(kernels))
         for group, columns in enumerate(_columns(chunk, grid, len(kernels))):
             product = _product(columns, kernels[group], biases[group])
@@ -122,7 +120,7 @@ def _backward(
     grad_kernels = torch.zeros_like(kernels, dtype=torch.promote_types(kernels.dtype, torch.float32))
     grad_images, grad_offset, _, grad_mask = _empty_gradients(images, offset, weight, mask)
     grad_images.zero_()
-    for chunk in _chunks(sampler, images, offset, mask, BACKWARD_CHUNK_ELEMENTS):
+    for chunk in _chunks(sampler, images, offset, mask):
         columns = _columns(chunk, grid, len(kernels))
         grad_columns = torch.empty_like(columns)
         for group, grad_pixels in enumerate(_pixels(grad, chunk, len(kernels)).flatten(1, 2)):
@@ -171,12 +169,12 @@ def _refuse(ctx: Any, *grads: Tensor) -> None:  # noqa: ARG001
     raise RuntimeError("deform_conv2d has no second derivatives")
 
 
-def _chunks(sampler: Sampler, images: Tensor, offset: Tensor, mask: Tensor | None, elements: int) -> Iterator[Chunk]:
+def _chunks(sampler: Sampler, images: Tensor, offset: Tensor, mask: Tensor | None) -> Iterator[Chunk]:
     """Yield parts of the batch: several images where they are small, part of one where it is large."""
     grid = sampler.grid
     pixel_bytes = grid.taps * images.shape[1] * images.element_size()
     if images.device.type == "cpu":
-        limit = min(elements // (2 * grid.taps * grid.offset_groups), CHUNK_BYTES // pixel_bytes)
+        limit = min(CHUNK_ELEMENTS // (2 * grid.taps * grid.offset_groups), CHUNK_BYTES // pixel_bytes)
     else:
         limit = ACCELERATOR_CHUNK_BYTES // pixel_bytes
     for some in _spans(images.shape[0], max(1, limit // grid.pixels)):
