@@ -63,6 +63,12 @@ class ImageError(DbcpuError):
     exit_code = 5
 
 
+class TruthError(DbcpuError):
+    """Ground truth, or detections to compare with it, that cannot be read."""
+
+    exit_code = 5
+
+
 class OutputError(DbcpuError):
     """A result that cannot be written."""
 

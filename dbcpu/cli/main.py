@@ -11,6 +11,7 @@ import click
 from dbcpu import __version__
 from dbcpu.cli.convert import convert
 from dbcpu.cli.detect import detect
+from dbcpu.cli.evaluate import evaluate
 from dbcpu.cli.inspect import inspect
 from dbcpu.errors import DbcpuError
 
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (detect, convert, inspect):
+for command in (detect, evaluate, convert, inspect):
     cli.add_command(command)
 
 
