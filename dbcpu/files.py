@@ -6,11 +6,37 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from dbcpu.errors import OutputError
+from dbcpu.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+def check_target(path: Path, *, replace: bool) -> None:
+    """Refuse a file that cannot be written, before the work for it is done.
+
+    Args:
+        path: of the new file.
+        replace: whether an older one may be replaced.
+
+    Raises:
+        OutputError: it exists already, or its folder does not.
+    """
+    if path.exists() and not replace:
+        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
+    if not path.parent.is_dir():
+        raise OutputError("there is no such folder", where=path.parent)
+
+
+def check_other_file(path: Path, source: Path) -> None:
+    """Refuse to write to `path` where it is `source`, the file that is read.
+
+    Raises:
+        UsageError: they are one file.
+    """
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageError("would replace the file it reads", where=path, remedy="name another one with -o")
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dbcpu.errors import CheckpointError, OutputError
-from dbcpu.files import complete_file
+from dbcpu.errors import CheckpointError
+from dbcpu.files import check_target, complete_file
 from dbcpu.model.network import build_model
 from dbcpu.model.resnet import LAYOUTS
 
@@ -41,8 +41,7 @@ def write_original(
     """
     if reason := misread_by_original(config):
         raise CheckpointError(f"the original code would misread it: {reason}", where=source)
-    if path.exists() and not replace:
-        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
+    check_target(path, replace=replace)
     with torch.device("meta"):
         names = build_model(config).state_dict()
     # Counters of training steps have no weights to keep: training starts counting again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from dbcpu import __version__
 from dbcpu.checkpoint.read import read_json
 from dbcpu.config import DetectorConfig, config_from_mapping, config_to_mapping
-from dbcpu.errors import CheckpointError, ConfigError, OutputError
-from dbcpu.files import complete_file
+from dbcpu.errors import CheckpointError, ConfigError
+from dbcpu.files import check_target, complete_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,10 +97,9 @@ def write_model_file(
     Raises:
         OutputError: it exists already, its folder is missing, or writing failed; nothing is left behind then.
     """
-    if path.exists() and not replace:
-        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
+    check_target(path, replace=replace)
     kept = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    document = json.dumps(_document(config, origin), sort_keys=True)
+    document = describe_weights(config, origin)
     with complete_file(path) as partial:
         try:
             save_file(kept, partial, metadata={"format": "pt", KEY: document})
@@ -109,8 +108,9 @@ def write_model_file(
             raise OSError(str(error)) from None
 
 
-def _document(config: DetectorConfig, origin: Origin) -> dict[str, Any]:
-    return {
+def describe_weights(config: DetectorConfig, origin: Origin) -> str:
+    """Return the JSON that stands under `KEY` in the metadata of a file; `read_description` is its inverse."""
+    document = {
         "schema_version": SCHEMA_VERSION,
         "config": config_to_mapping(config),
         "origin": {
@@ -121,6 +121,7 @@ def _document(config: DetectorConfig, origin: Origin) -> dict[str, Any]:
             "dbcpu_version": origin.dbcpu_version,
         },
     }
+    return json.dumps(document, sort_keys=True)
 
 
 def _compare(path: Path, tensors: Mapping[str, Tensor], document: str) -> None:

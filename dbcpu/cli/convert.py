@@ -40,10 +40,10 @@ def convert(
     from dbcpu.checkpoint.load import read_weights, require_finite
     from dbcpu.checkpoint.native import write_model_file
     from dbcpu.errors import UsageError
+    from dbcpu.files import check_other_file
 
     target = output or default_output(old, ".safetensors" if target_format == "model" else ".original")
-    if target.exists() and old.exists() and target.samefile(old):
-        raise UsageError("would replace the file it reads", where=target, remedy="name another one with -o")
+    check_other_file(target, old)
     any_change = any(value not in (None, "auto", True) for value in reading.values())
     weights = read_weights(old, **reading)
     if target_format == "model" and weights.converted and not any_change:

@@ -12,6 +12,7 @@ from dbcpu import __version__
 from dbcpu.cli.convert import convert
 from dbcpu.cli.detect import detect
 from dbcpu.cli.evaluate import evaluate
+from dbcpu.cli.export import export
 from dbcpu.cli.inspect import inspect
 from dbcpu.errors import DbcpuError
 
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (detect, evaluate, convert, inspect):
+for command in (detect, evaluate, convert, export, inspect):
     cli.add_command(command)
 
 
