@@ -174,7 +174,9 @@ def check_complete(tensors: Mapping[str, Tensor], config: ModelConfig, path: Pat
 
 def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the tensors that hold NaN or infinity."""
-    return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    # NaN and infinity survive any sum, and a sum takes a tenth of the time of looking at each number.
+    suspects = [name for name, tensor in tensors.items() if not tensor.sum(dtype=torch.float64).isfinite()]
+    return [name for name in suspects if not bool(torch.isfinite(tensors[name]).all())]
 
 
 def describe(config: ModelConfig) -> str:

@@ -44,16 +44,14 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def _fold(conv: Convolution, norm: nn.BatchNorm2d) -> None:
-    # In float64: the product is rounded once, as if the norm had never been apart.
+    # Scale and shift in float64, so that the product with the weights is the only rounding of note.
     mean, variance = _double(norm.running_mean), _double(norm.running_var)
     scale = _double(norm.weight) / (variance + norm.eps).sqrt()
-    outputs_at = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
-    shape = [1] * 4
-    shape[outputs_at] = -1
     bias = 0 if conv.bias is None else _double(conv.bias)
     folded = (bias - mean) * scale + _double(norm.bias)
+    shape = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     dtype = conv.weight.dtype
-    conv.weight = nn.Parameter((_double(conv.weight) * scale.view(shape)).to(dtype), requires_grad=False)
+    conv.weight = nn.Parameter(conv.weight * scale.to(dtype).view(shape), requires_grad=False)
     conv.bias = nn.Parameter(folded.to(dtype), requires_grad=False)
 
 

@@ -12,8 +12,8 @@ _LARGEST = 1 << 30  # bytes; single blocks above it still go back at once
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed blocks, for the whole process; meant for programs, not for libraries.
 
-    A feature map in fresh pages costs a page fault each 4 KiB: some 8500 a picture of 736x736, 5 % of its time. The peak
-    of memory stays what it was, but less of it is given back between pictures.
+    A feature map in fresh pages costs a page fault each 4 KiB: some 8500 a picture of 736x736, 5 % of its time. The
+    peak of memory stays what it was, but less of it is given back between pictures.
 
     Returns:
         Whether the C library took it; others than glibc do not know the call.

@@ -8,14 +8,23 @@ kernel's taps, instead of 9 taps at `f * f` times as many places.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Which of an axis' three taps fall on which of the two pixels of the window.
-_FIRST = torch.tensor([[1, 0, 0], [0, 1, 1]], dtype=torch.float64)  # (before, own)
-_LAST = torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.float64)  # (own, after)
-_INNER = torch.tensor([[1, 1, 1]], dtype=torch.float64)  # (own)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Edge = Literal["first", "last", "inner"]
+
+
+def _merge_taps(weight: Tensor, axis: int, edge: Edge) -> Tensor:
+    """Add up the three taps of an axis that fall on the same pixel: (before, own), (own, after) or (own)."""
+    before, own, after = weight.unbind(axis)
+    merged = {"first": (before, own + after), "last": (before + own, after), "inner": (before + own + after,)}[edge]
+    return torch.stack(merged, axis)
 
 
 class UpsampledConv3x3(nn.Module):
@@ -36,16 +45,16 @@ class UpsampledConv3x3(nn.Module):
         super().__init__()
         self.factor = factor
 
-        def merged(rows: list[Tensor], columns: list[Tensor]) -> Tensor:
-            kernels = [torch.einsum("ak,oikl,bl->oiab", r, weight, c) for r in rows for c in columns]
+        def merged(vertical: Sequence[Edge], horizontal: Sequence[Edge]) -> Tensor:
+            kernels = [_merge_taps(_merge_taps(weight, 2, v), 3, h) for v in vertical for h in horizontal]
             return torch.cat(kernels).to(dtype).contiguous(memory_format=torch.channels_last)
 
-        edges, inner = [_FIRST, _LAST], [_INNER]
+        edges: tuple[Edge, Edge] = ("first", "last")
         self.register_buffer("corners", merged(edges, edges))
         if factor > 2:
-            self.register_buffer("rows", merged(edges, inner))
-            self.register_buffer("columns", merged(inner, edges))
-            self.register_buffer("centre", merged(inner, inner))
+            self.register_buffer("rows", merged(edges, ("inner",)))
+            self.register_buffer("columns", merged(("inner",), edges))
+            self.register_buffer("centre", merged(("inner",), ("inner",)))
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Add the convolution of the upsampled `x` to `out`.
