@@ -1,4 +1,4 @@
-"""`dbcpu detect`: text in pictures, as JSON lines, files and overlays."""
+"""`dbcpu detect`: text in pictures, as JSON lines, files, crops and overlays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dbcpu.cli.results import Results
     from dbcpu.detector import Detector
     from dbcpu.image import SourceImage
+    from dbcpu.reading_order import ReadingOrder
 
 logger = logging.getLogger(__name__)
 STDIN = "-"
@@ -42,13 +43,22 @@ STDIN = "-"
 @click.option("-o", "--output", type=PATH, metavar="DIR", help="Write one result file per page there.")
 @click.option(
     "--format",
-    "text_format",
-    type=click.Choice(["json", "icdar"]),
+    "formats",
     default="json",
     show_default=True,
-    help="Form of the results.",
+    metavar="NAME[,NAME...]",
+    help="Form of the results: json, jsonl, icdar, labelme, page-xml, alto, hocr, csv; several need -o.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["none", "ltr", "rtl-vertical"]),
+    default="none",
+    show_default=True,
+    help="Reading order: columns and lines from the left, or vertical lines from the right; none: as they are found.",
 )
 @click.option("--overlay", type=PATH, metavar="DIR", help="Draw the instances over each page: NAME.overlay.png.")
+@click.option("--crops", type=PATH, metavar="DIR", help="Cut out each instance, straightened: NAME/0001.png.")
+@click.option("--rotate-crops", is_flag=True, help="Turn crops of vertical text by 90 degrees, top to the left.")
 @click.option("--save-map", type=PATH, metavar="DIR", help="Write each probability map: NAME.map.png.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use.")
 @verbosity_options
@@ -58,8 +68,11 @@ def detect(
     ignore_exif: bool,
     max_pixels: int | None,
     output: Path | None,
-    text_format: Literal["json", "icdar"],
+    formats: str,
+    order: ReadingOrder,
     overlay: Path | None,
+    crops: Path | None,
+    rotate_crops: bool,
     save_map: Path | None,
     threads: int | None,
     **settings: Any,
@@ -73,14 +86,15 @@ def detect(
     from dbcpu.detector import load_detector
     from dbcpu.errors import ImageError, SomeImagesFailedError
 
-    results = Results(images, Folders(results=output, overlays=overlay, maps=save_map), text_format)
+    folders = Folders(results=output, overlays=overlay, crops=crops, maps=save_map)
+    results = Results(images, folders, formats, rotate_crops=rotate_crops)
     detector = load_detector(weights, threads=threads, **settings)
     pages = failed = 0
     with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
         for given in inputs:
             try:
                 for page in _read(given, ignore_exif=ignore_exif, max_pixels=max_pixels):
-                    _detect_page(detector, results, given, page)
+                    _detect_page(detector, results, given, page, order)
                     pages += 1
             except ImageError as error:
                 if len(images) == 1 and pages == 0:
@@ -98,11 +112,13 @@ def _read(given: str, *, ignore_exif: bool, max_pixels: int | None) -> Iterator[
     return read_image(source, name=given, ignore_exif=ignore_exif, max_pixels=max_pixels or MAX_PIXELS)
 
 
-def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage) -> None:
+def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage, order: ReadingOrder) -> None:
+    from dbcpu.reading_order import in_reading_order
+
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
     network_input = detector.preprocess(page)
     probability_map = detector.infer(network_input)
-    result = detector.postprocess(page, network_input, probability_map)
+    result = in_reading_order(detector.postprocess(page, network_input, probability_map), order)
     results.write(given, page, result, probability_map)
 
 

@@ -1,17 +1,19 @@
-"""Where the results of `dbcpu detect` go: stdout, result files, overlays, probability maps."""
+"""Where the results of `dbcpu detect` go: stdout, result files, overlays, crops, probability maps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 import cv2
 
 from dbcpu.errors import OutputError, UsageError
 from dbcpu.files import make_folder, write_file
-from dbcpu.writers.icdar import icdar_lines
-from dbcpu.writers.json_document import json_document, json_line
+from dbcpu.writers.crops import crop_instance
+from dbcpu.writers.formats import page_formats
+from dbcpu.writers.json_document import json_line
 from dbcpu.writers.names import output_names, page_name
 from dbcpu.writers.overlay import draw_overlay
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
     from dbcpu.image import SourceImage
     from dbcpu.result import DetectionResult
+    from dbcpu.writers.formats import PageFormat
+
+STDIN = "-"
+_LINES = ("json", "jsonl")  # several pages may follow each other on stdout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,7 @@ class Folders:
 
     results: Path | None
     overlays: Path | None
+    crops: Path | None
     maps: Path | None
 
 
@@ -41,21 +48,29 @@ class Results:
     Args:
         inputs: all of them, as the user gave them, since names depend on each other.
         folders: created where they are missing.
-        text_format: of the results.
+        formats: of the results, names with commas between.
+        rotate_crops: turn crops of vertical text by 90 degrees.
 
     Raises:
-        UsageError: ICDAR lines of several inputs on stdout.
+        UsageError: an unknown format, or results that would mix on stdout.
         OutputError: a folder cannot be created.
     """
 
-    def __init__(self, inputs: Sequence[str], folders: Folders, text_format: Literal["json", "icdar"]) -> None:
-        if text_format == "icdar" and folders.results is None and len(inputs) > 1:
-            raise UsageError("lines of several pictures would mix on stdout", remedy="give a folder with -o")
+    def __init__(
+        self, inputs: Sequence[str], folders: Folders, formats: str = "json", *, rotate_crops: bool = False
+    ) -> None:
         self._folders = folders
-        self._format = text_format
+        self._formats = page_formats(formats)
+        self._rotate_crops = rotate_crops
+        if folders.results is None and len(self._formats) > 1:
+            raise UsageError("several formats would mix on stdout", remedy="give a folder with -o")
+        if folders.results is None and self._formats[0].name not in _LINES and len(inputs) > 1:
+            raise UsageError("results of several pictures would mix on stdout", remedy="give a folder with -o")
+        if rotate_crops and folders.crops is None:
+            raise UsageError("there are no crops to rotate", remedy="give a folder with --crops")
         self._names = output_names(inputs)
         self._written: set[Path] = set()
-        for folder in (folders.results, folders.overlays, folders.maps):
+        for folder in (folders.results, folders.overlays, folders.crops, folders.maps):
             if folder is not None:
                 make_folder(folder)
 
@@ -80,25 +95,35 @@ class Results:
         several = not (page.page == 1 and page.is_last)
         name = page_name(self._names[given], page.page, several=several)
         if self._folders.results is None:
-            self._print(result, alone=len(self._names) == 1 and not several)
-        elif self._format == "icdar":
-            self._save(self._folders.results, name.with_name(f"res_{name.name}.txt"), icdar_lines(result).encode())
+            self._print(result, several=several)
         else:
-            self._save(self._folders.results, name.with_name(f"{name.name}.json"), json_document(result).encode())
+            for page_format in self._formats:
+                self._save_text(self._folders.results, name, page_format, result)
         if self._folders.overlays is not None:
             overlay = draw_overlay(page.pixels_bgr, result)
             self._save(self._folders.overlays, name.with_name(f"{name.name}.overlay.png"), _png(overlay))
+        if self._folders.crops is not None:
+            for number, instance in enumerate(result.instances, start=1):
+                crop = crop_instance(page.pixels_bgr, instance.polygon, rotate_vertical=self._rotate_crops)
+                self._save(self._folders.crops, name / f"{number:04d}.png", _png(crop))
         if self._folders.maps is not None:
             grey = (probability_map * 255).round().astype("uint8")
             self._save(self._folders.maps, name.with_name(f"{name.name}.map.png"), _png(grey))
 
-    def _print(self, result: DetectionResult, *, alone: bool) -> None:
-        if self._format == "icdar":
-            click.echo(icdar_lines(result), nl=False)
-        elif alone:
-            click.echo(json_document(result), nl=False)
-        else:
+    def _print(self, result: DetectionResult, *, several: bool) -> None:
+        page_format = self._formats[0]
+        if page_format.name == "json" and (several or len(self._names) > 1):
             click.echo(json_line(result))
+        elif several and page_format.name not in (*_LINES, "icdar"):  # ICDAR lines of the pages of a file may mix
+            raise UsageError("pages of a file would mix on stdout", where=result.image, remedy="give a folder with -o")
+        else:
+            click.echo(page_format.write(result), nl=False)
+
+    def _save_text(self, folder: Path, name: Path, page_format: PageFormat, result: DetectionResult) -> None:
+        file_name = page_format.file_name(name)
+        if page_format.finds_picture:
+            result = replace(result, image=_seen_from((folder / file_name).parent, result.image))
+        self._save(folder, file_name, page_format.write(result).encode())
 
     def _save(self, folder: Path, name: Path, content: bytes) -> None:
         path = folder / name
@@ -112,3 +137,13 @@ class Results:
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _seen_from(folder: Path, image: str) -> str:
+    """Return the path of a picture for readers in the folder."""
+    if image == STDIN:
+        return image
+    try:
+        return os.path.relpath(image, folder)
+    except ValueError:  # on Windows, another drive
+        return os.path.abspath(image)  # noqa: PTH100 - does not follow links
