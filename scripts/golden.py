@@ -68,9 +68,7 @@ def operator() -> list[Row]:
                 for key in ("input", "offset", "weight", "mask", "bias")
                 if f"{name}/{key}" in stored
             }
-            out = deform_conv2d(
-                **arrays, stride=case["stride"], padding=case["padding"], dilation=case["dilation"]
-            )
+            out = deform_conv2d(**arrays, stride=case["stride"], padding=case["padding"], dilation=case["dilation"])
             out.backward(torch.from_numpy(stored[f"{name}/grad_output"]))
             errors = [relative(out.detach(), stored[f"{name}/output"])]
             errors += [

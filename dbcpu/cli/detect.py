@@ -32,7 +32,9 @@ STDIN = "-"
 
 @click.command(short_help="Find the text in pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--weights", type=PATH, required=True, metavar="FILE", help="Old checkpoint or model file.")
+@click.option(
+    "--weights", type=PATH, metavar="FILE", help="Old checkpoint or model file [default: the model dbcpu carries]."
+)
 @checkpoint_options
 @resize_options
 @postprocess_options
@@ -60,11 +62,20 @@ STDIN = "-"
 @click.option("--crops", type=PATH, metavar="DIR", help="Cut out each instance, straightened: NAME/0001.png.")
 @click.option("--rotate-crops", is_flag=True, help="Turn crops of vertical text by 90 degrees, top to the left.")
 @click.option("--save-map", type=PATH, metavar="DIR", help="Write each probability map: NAME.map.png.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "auto"]),
+    default="fp32",
+    show_default=True,
+    help="Of the network; auto is bf16 only where the CPU has instructions for it.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use [default: those this process may use]."
+)
 @verbosity_options
 def detect(
     images: tuple[str, ...],
-    weights: Path,
+    weights: Path | None,
     ignore_exif: bool,
     max_pixels: int | None,
     output: Path | None,
@@ -84,11 +95,16 @@ def detect(
     """
     from dbcpu.cli.results import Folders, Results
     from dbcpu.detector import load_detector
+    from dbcpu.engine.memory import keep_freed_memory
+    from dbcpu.engine.threads import available_cpus
     from dbcpu.errors import ImageError, SomeImagesFailedError
 
     folders = Folders(results=output, overlays=overlay, crops=crops, maps=save_map)
     results = Results(images, folders, formats, rotate_crops=rotate_crops)
-    detector = load_detector(weights, threads=threads, **settings)
+    if weights is None and logger.isEnabledFor(logging.WARNING):
+        click.echo("dbcpu: no --weights given: using the default model, which finds text lines", err=True)
+    keep_freed_memory()
+    detector = load_detector(weights, threads=threads or available_cpus(), **settings)
     pages = failed = 0
     with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
         for given in inputs:
