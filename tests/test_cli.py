@@ -32,7 +32,7 @@ def weights(make_checkpoint: MakeCheckpoint) -> Path:
     return make_checkpoint("deformable_resnet18", "legacy")
 
 
-@pytest.mark.parametrize("command", [[], ["detect"], ["convert"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["detect"], ["evaluate"], ["convert"], ["inspect"], ["export"]])
 def test_every_command_has_help_and_stands_in_the_readme(command: list[str]):
     code, out, _ = run_cli(*command, "--help")
     assert code == 0
@@ -294,3 +294,13 @@ def test_the_python_interface_gives_what_the_command_gives(page: Path, weights: 
     assert detector.probability_map(page).shape == (96, 96)
     with pytest.raises(UsageError, match="threads"):
         load_detector(weights, threads=0)
+
+
+def test_without_weights_the_model_that_comes_along_finds_the_lines_of_the_sample_page():
+    code, out, err = run_cli("detect", ROOT / "tests/data/sample.jpg")
+    assert code == 0
+    assert err == "dbcpu: no --weights given: using the default model, which finds text lines\n"
+    document = json.loads(out)
+    assert document["model"] == "default.safetensors"
+    assert 18 <= len(document["instances"]) <= 24  # the page has 21 lines, one of them cut in half by its edge
+    assert run_cli("detect", ROOT / "tests/data/sample.jpg", "-q")[2] == ""

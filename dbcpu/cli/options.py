@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
     from dbcpu.geometry import Size
 
+    _SizeParameter = click.ParamType[Size]
+else:
+    _SizeParameter = click.ParamType  # no generic class before click 8.2
+
 F = TypeVar("F", bound="Callable[..., Any]")
 PATH = click.Path(path_type=Path)
 
 
-class SizeType(click.ParamType["Size"]):
+class SizeType(_SizeParameter):
     """`WxH` in pixels, as in 1280x736."""
 
     name = "WxH"
