@@ -51,7 +51,10 @@ def complete_file(path: Path) -> Iterator[Path]:
     # The name differs between processes, and no glob of results matches it. Cut, since names have a longest length.
     partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask makes of a new file; safetensors makes private ones
         yield partial
+        partial.chmod(mode)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)
