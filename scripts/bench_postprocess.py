@@ -25,7 +25,7 @@ import numpy as np
 from dbcpu.config import PostprocessConfig, PreprocessConfig
 from dbcpu.geometry import Size
 from dbcpu.postprocess import detect_text
-from dbcpu.preprocess import network_size
+from dbcpu.preprocess import content_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def draw_densest_page() -> npt.NDArray[np.float32]:
     truth = max((DOCBANK / "gts").iterdir(), key=lambda path: len(path.read_text(encoding="utf-8").splitlines()))
     (picture,) = (DOCBANK / "images").glob(truth.stem.removeprefix("gt_") + ".*")
     height, width = read_picture(picture).shape[:2]
-    size = network_size(PreprocessConfig(), Size(height, width))
+    size = content_size(PreprocessConfig(), Size(height, width))
     page = np.zeros(size, np.float32)
     for line in truth.read_text(encoding="utf-8").splitlines():
         word = np.array(line.split(",")[:8], np.float64).reshape(4, 2) * [size.width / width, size.height / height]
