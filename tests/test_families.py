@@ -331,3 +331,10 @@ def test_what_the_original_would_misread_is_refused(
     assert code == 4
     assert reason in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_says_what_a_family_implies(make_checkpoint: MakeCheckpoint):
+    code, out, _ = run_cli("inspect", make_checkpoint("mmocr_dbnet_resnet18", "mmocr"))
+    assert code == 0
+    assert "mmocr-1.x" in out
+    assert "offset convolutions of stride 2" in out

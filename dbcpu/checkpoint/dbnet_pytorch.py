@@ -83,6 +83,7 @@ def _family(name: str, title: str, neck: str, head: str) -> Family:
     return Family(
         name=name,
         title=title,
+        explanation="its own neck, deformable convolutions without masks; red, green, blue; scores over contours",
         signature=(r"backbone\.conv1\.", rf"{neck}\.reduce_conv_c2\.conv\.", rf"{head}\.binarize\.0\.weight"),
         rules=_rules(neck, head),
         settings=_settings,

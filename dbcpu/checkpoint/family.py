@@ -72,6 +72,7 @@ class Family:
     Attributes:
         name: short, for `inspect` and the model file.
         title: for people.
+        explanation: what the family implies, in a sentence for people.
         signature: regular expressions; each has to match the start of some name.
         file_name: the file's own name, where names of tensors do not tell.
         rules: the first one that matches a name decides; a name that none matches is an error.
@@ -82,6 +83,7 @@ class Family:
 
     name: str
     title: str
+    explanation: str
     signature: tuple[str, ...]
     rules: tuple[Rename | Drop, ...]
     file_name: str | None = None

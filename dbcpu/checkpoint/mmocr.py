@@ -84,9 +84,12 @@ def _settings_1(model: ModelConfig, _: object) -> Settings:
     return _settings(model, mean=_MEAN)
 
 
+_EXPLANATION = "red, green, blue; pictures fitted and padded; offset convolutions of stride 2; quads around polygons"
+
 FAMILY_0 = Family(
     name="mmocr-0.x",
     title="mmocr 0.x",
+    explanation=_EXPLANATION,
     signature=(r"neck\.lateral_convs\.0\.conv\.", r"bbox_head\.binarize\.0\.weight"),
     rules=_rules("bbox_head"),
     settings=_settings_0,
@@ -95,6 +98,7 @@ FAMILY_0 = Family(
 FAMILY_1 = Family(
     name="mmocr-1.x",
     title="mmocr 1.x",
+    explanation=_EXPLANATION,
     signature=(r"neck\.lateral_convs\.0\.conv\.", r"det_head\.binarize\.0\.weight"),
     rules=_rules("det_head"),
     settings=_settings_1,

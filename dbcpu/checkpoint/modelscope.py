@@ -27,6 +27,7 @@ FAMILY = replace(
     original.FAMILY,
     name="modelscope",
     title="ModelScope DB",
+    explanation="the original's names and plain ResNet, with means of its own",
     file_name="pytorch_model.pt",
     settings=_settings,
 )

@@ -7,6 +7,7 @@ from dbcpu.checkpoint.family import Drop, Family, Rename
 FAMILY = Family(
     name="original",
     title="the original DB code",
+    explanation="MhLiao/DB, its forks and EasyOCR: blue, green, red with the original's means, short side 736",
     signature=(r"backbone\.(conv1|features\.0\.0)\.weight", r"decoder\.in5\.", r"decoder\.binarize\.0\.weight"),
     rules=(
         Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),

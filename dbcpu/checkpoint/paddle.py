@@ -33,6 +33,7 @@ def _head(match: re.Match[str]) -> str:
 FAMILY = Family(
     name="paddleocr2pytorch",
     title="PaddleOCR2Pytorch DB++",
+    explanation="DB++ of PaddleOCR on plain ResNet: offset convolutions of stride 2, the original's normalisation",
     signature=(r"backbone\.stages\.0\.", r"neck\.in5_conv\.", r"head\.binarize\.conv1\."),
     rules=(
         Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),

@@ -7,6 +7,7 @@ from dbcpu.checkpoint.family import Drop, Family, Rename
 FAMILY = Family(
     name="tao-ocdnet",
     title="NVIDIA TAO OCDNet",
+    explanation="the original's networks with offset convolutions of stride 2",
     signature=(r"backbone\.conv1\.weight", r"neck\.in5\.", r"head\.binarize\.0\.weight"),
     rules=(
         Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),

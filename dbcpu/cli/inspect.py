@@ -37,6 +37,7 @@ def inspect(file: Path, as_json: bool, **reading: Any) -> None:
 
 def _report(weights: Weights) -> dict[str, Any]:
     from dbcpu.checkpoint.architecture import describe, non_finite
+    from dbcpu.checkpoint.families import FAMILIES
     from dbcpu.config import config_to_mapping
 
     raw, tensors = weights.raw, weights.tensors
@@ -48,6 +49,7 @@ def _report(weights: Weights) -> dict[str, Any]:
         "container": raw.container,
         "prefix": raw.prefix,
         "family": weights.origin.family,
+        "family_implies": next((f.explanation for f in FAMILIES if f.name == weights.origin.family), None),
         "architecture": describe(weights.config.model),
         "parameters": sum(t.numel() for name, t in tensors.items() if "running_" not in name),
         "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}),
@@ -70,6 +72,7 @@ def _text(report: dict[str, Any]) -> str:
         ("sha256", report["sha256"]),
         ("kind", f"{report['kind']}, {report['container']}"),
         ("family", report["family"] + (f", names under {report['prefix']!r}" if report["prefix"] else "")),
+        ("", report["family_implies"] or ""),
         ("architecture", report["architecture"]),
         ("parameters", f"{report['parameters']:,}, stored as {', '.join(report['dtypes'])}"),
         ("kept", f"{len(report['kept'])} tensors (--json lists them)"),
