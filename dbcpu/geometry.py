@@ -20,11 +20,6 @@ class Size(NamedTuple):
     height: int
     width: int
 
-    @property
-    def short_side(self) -> int:
-        """The smaller of the two sides."""
-        return min(self)
-
 
 def split_rings(points: npt.NDArray[Number], counts: Iterable[int]) -> list[npt.NDArray[Number]]:
     """Return views of the polygons of `counts` points each that stand one after the other in `points`, shape (P, 2)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dbcpu.checkpoint.family import Drop, Family, Rename, Settings
+from dbcpu.checkpoint.family import DROP_COUNTERS, Drop, Family, Rename, Settings
 from dbcpu.config import PostprocessConfig, PreprocessConfig, overlay
 from dbcpu.errors import ConfigError
 
@@ -70,7 +70,7 @@ def _short_side(config: object) -> int | None:
 
 def _rules(neck: str, head: str) -> tuple[Rename | Drop, ...]:
     return (
-        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        DROP_COUNTERS,
         Drop(r"^backbone\.(fc|smooth)\.", "classifier of ImageNet or left over, never used for detection"),
         Rename(r"backbone\.", "backbone."),
         Rename(rf"{neck}\.(?=(?:reduce_conv_c|smooth_p)\d\.|conv\.)", "decoder.neck."),

@@ -46,6 +46,9 @@ class Drop:
     reason: str
 
 
+DROP_COUNTERS = Drop(r"(^|\.)num_batches_tracked$", "counter of training steps")  # of every family's batch norms
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the networks of a family take, and how their maps are read.

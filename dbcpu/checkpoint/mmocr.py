@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dbcpu.checkpoint.family import Drop, Family, Rename, Settings
+from dbcpu.checkpoint.family import DROP_COUNTERS, Drop, Family, Rename, Settings
 from dbcpu.config import ORIGINAL_MEAN, PostprocessConfig, PreprocessConfig
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _reverse_outputs(weight: Tensor) -> Tensor:
 def _rules(head: str) -> tuple[Rename | Drop, ...]:
     attention = "decoder.concat_attention.enhanced_attention"
     return (
-        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        DROP_COUNTERS,
         Drop(r"^data_preprocessor\.", "channel statistics, part of the configuration"),
         Rename(r"(backbone\.layer\d\.\d+)\.conv2\.conv_offset\.", r"\1.conv2_offset."),
         Rename(r"backbone\.", "backbone."),

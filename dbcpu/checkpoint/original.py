@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbcpu.checkpoint.family import Drop, Family, Rename
+from dbcpu.checkpoint.family import DROP_COUNTERS, Drop, Family, Rename
 
 FAMILY = Family(
     name="original",
@@ -10,7 +10,7 @@ FAMILY = Family(
     explanation="MhLiao/DB, its forks and EasyOCR: blue, green, red with the original's means, short side 736",
     signature=(r"backbone\.(conv1|features\.0\.0)\.weight", r"decoder\.in5\.", r"decoder\.binarize\.0\.weight"),
     rules=(
-        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        DROP_COUNTERS,
         Drop(r"^backbone\.fc\.", "classifier of ImageNet, never used for detection"),
         Drop(r"^backbone\.smooth\.", "left over in the original code, never used"),
         Drop(r"^backbone\.(features\.18|classifier)\.", "classifier of ImageNet, never used for detection"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dbcpu.checkpoint.family import Drop, Family, Rename
+from dbcpu.checkpoint.family import DROP_COUNTERS, Family, Rename
 
 _CONVS = {"0": "1", "1": "2", "2": "3"}  # of a block, counted from 0 there and from 1 in the original
 _HEAD = {"conv1": "0", "conv_bn1": "1", "conv2": "3", "conv_bn2": "4", "conv3": "6"}
@@ -36,7 +36,7 @@ FAMILY = Family(
     explanation="DB++ of PaddleOCR on plain ResNet: offset convolutions of stride 2, the original's normalisation",
     signature=(r"backbone\.stages\.0\.", r"neck\.in5_conv\.", r"head\.binarize\.conv1\."),
     rules=(
-        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        DROP_COUNTERS,
         Rename(r"backbone\.conv\._conv\.", "backbone.conv1."),
         Rename(r"backbone\.conv\._batch_norm\.", "backbone.bn1."),
         Rename(

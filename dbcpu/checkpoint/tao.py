@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbcpu.checkpoint.family import Drop, Family, Rename
+from dbcpu.checkpoint.family import DROP_COUNTERS, Drop, Family, Rename
 
 FAMILY = Family(
     name="tao-ocdnet",
@@ -10,7 +10,7 @@ FAMILY = Family(
     explanation="the original's networks with offset convolutions of stride 2",
     signature=(r"backbone\.conv1\.weight", r"neck\.in5\.", r"head\.binarize\.0\.weight"),
     rules=(
-        Drop(r"(^|\.)num_batches_tracked$", "counter of training steps"),
+        DROP_COUNTERS,
         Drop(r"^backbone\.(fc|smooth)\.", "classifier of ImageNet or left over, never used for detection"),
         Rename(r"backbone\.", "backbone."),
         Rename(r"neck\.(?=in\d\.|out\d\.|concat_attention\.)", "decoder."),
