@@ -57,7 +57,7 @@ class PageMaker:
         if not paths:
             raise UsageError("no gt_*.txt of Chinese pages", where=layouts)
         self._layouts = [lines for lines in map(read_lines, paths) if lines]
-        self._texts, self._shelf = Texts(layouts), FontShelf()
+        self._shelf, self._texts = FontShelf(), Texts(layouts)  # the shelf names every package that is missing
 
     def make(self, rng: np.random.Generator, kind: str | None = None) -> tuple[npt.NDArray[np.uint8], list[Line]]:
         """Return a page, uint8 (H, W, 3) BGR, and its lines; `kind` is a key of `SHARES`, by default drawn by share."""
