@@ -79,3 +79,7 @@ class SomeImagesFailedError(DbcpuError):
     """Some pictures of several failed; the others have their results."""
 
     exit_code = 7
+
+
+class WorkerError(DbcpuError):
+    """Worker processes that cannot be kept alive, though no picture is to blame."""
