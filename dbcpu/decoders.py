@@ -52,19 +52,27 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+Plugin"
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def decode_pages(stream: BinaryIO, *, max_pixels: int, ignore_exif: bool) -> Iterator[tuple[Pixels, bool]]:
+def has_signature(head: bytes) -> bool:
+    """Tell whether a file that starts so (16 bytes or more) claims to be a picture of a format other than TGA."""
+    return _format_of(head) != "TGA"
+
+
+def decode_pages(
+    stream: BinaryIO, *, max_pixels: int, ignore_exif: bool, first_page: int = 1
+) -> Iterator[tuple[Pixels, bool]]:
     """Decode the pages of a file one after the other.
 
     Args:
         stream: seekable; read from its start, whatever its position.
         max_pixels: of a page; more are refused on the strength of the header.
         ignore_exif: leave the pixels as they are stored.
+        first_page: the pages before it are not decoded, but for frames of an animation, which build on each other.
 
     Yields:
         uint8 (H, W, 3) BGR, and whether this is the last page.
 
     Raises:
-        ImageError: no known format, or too many pixels; without `where`.
+        ImageError: no known format, too many pixels, or fewer pages than `first_page`; without `where`.
         Exception: any other, from the depth of a decoder.
     """
     try:
@@ -75,8 +83,10 @@ def decode_pages(stream: BinaryIO, *, max_pixels: int, ignore_exif: bool) -> Ite
         pages = list(_sizes_of_refused(stream))
         if not pages:
             raise
-        yield from _decode_refused(stream, pages, max_pixels=max_pixels, ignore_exif=ignore_exif)
+        check_first_page(first_page, len(pages))
+        yield from _decode_refused(stream, pages, first_page, max_pixels=max_pixels, ignore_exif=ignore_exif)
         return
+    _pass_over(picture, first_page)
     failure: Exception | None = None
     more = True
     while more:
@@ -100,13 +110,10 @@ def _open(stream: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header with the plugin that the first bytes call for; `PIL.Image.open` has its own limit on pixels."""
     stream.seek(0)
     head = stream.read(16)
-    for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
-        accepted = accept is None or accept(head)
-        if isinstance(accepted, str):
-            raise ImageError(f"this installation of Pillow cannot read {name}")
-        if accepted:
-            break
+    name = _format_of(head)
+    factory, accept = Image.OPEN[name]
+    if accept is not None and isinstance(accept(head), str):
+        raise ImageError(f"this installation of Pillow cannot read {name}")
     with _pillow_limit.raised_to(max_pixels):
         try:
             stream.seek(0)
@@ -117,6 +124,14 @@ def _open(stream: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
             if name == "TGA":
                 raise ImageError("not a picture of a known format, or its first bytes are damaged") from error
             raise
+
+
+def _format_of(head: bytes) -> str:
+    for name in _FORMATS:
+        accept = Image.OPEN[name][1]
+        if accept is None or accept(head):
+            break
+    return name
 
 
 def _decode(picture: ImageFile.ImageFile, stream: BinaryIO, *, ignore_exif: bool) -> Pixels:
@@ -178,6 +193,18 @@ def _advance(picture: ImageFile.ImageFile) -> bool:
         if not getattr(picture, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
             return True
     return False
+
+
+def check_first_page(first_page: int, count: int) -> None:
+    """Refuse to begin beyond the last page of a file."""
+    if first_page > count:
+        raise ImageError(f"the file ends with page {count}")
+
+
+def _pass_over(picture: ImageFile.ImageFile, first_page: int) -> None:
+    for page in range(1, first_page):
+        if not _advance(picture):
+            check_first_page(first_page, page)
 
 
 def _check_size(size: Size, max_pixels: int) -> None:
@@ -265,10 +292,10 @@ def _opencv_samples(content: bytes, index: int, flags: int = cv2.IMREAD_UNCHANGE
 
 
 def _decode_refused(
-    stream: BinaryIO, pages: list[tuple[Size, int]], *, max_pixels: int, ignore_exif: bool
+    stream: BinaryIO, pages: list[tuple[Size, int]], first_page: int, *, max_pixels: int, ignore_exif: bool
 ) -> Iterator[tuple[Pixels, bool]]:
     """Decode with OpenCV what Pillow refuses to open, such as colours in float."""
-    for index, (size, orientation) in enumerate(pages):
+    for index, (size, orientation) in enumerate(pages[first_page - 1 :], start=first_page - 1):
         _check_size(size, max_pixels)
         samples = _opencv_samples(_content(stream), index)
         if samples is None:

@@ -1,4 +1,4 @@
-"""Pictures as the detector takes them, from files, bytes, streams and arrays."""
+"""Pages as the detector takes them, from picture files, PDFs, bytes, streams and arrays."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from dbcpu.decoders import decode_pages
 from dbcpu.errors import ImageError
+from dbcpu.pdf import DEFAULT_DPI, is_pdf, render_pages
 from dbcpu.pixels import bgr_from_samples
 
 # A newspaper page at 600 dpi has some 250 million. At its peak decoding takes 4 to 12 bytes per pixel; animations,
@@ -30,12 +31,15 @@ class SourceImage:
         name: the picture's name as the caller gave it.
         page: number of the page in its file, from 1.
         is_last: whether no page follows in the file.
+        page_count: number of pages in the file where it says so itself, as a PDF does; None where they would have to be
+            gone through.
         pixels_bgr: uint8 (H, W, 3), blue first, upright, C-contiguous.
     """
 
     name: str
     page: int = 1
     is_last: bool = True
+    page_count: int | None = None
     pixels_bgr: npt.NDArray[np.uint8]
 
 
@@ -45,17 +49,25 @@ def read_image(
     name: str | None = None,
     ignore_exif: bool = False,
     max_pixels: int = MAX_PIXELS,
+    dpi: int = DEFAULT_DPI,
+    password: str | None = None,
+    first_page: int = 1,
 ) -> Iterator[SourceImage]:
-    """Read the pages of a picture file one at a time: JPEG, PNG, TIFF, WebP, GIF, BMP, JPEG 2000, PNM, AVIF, TGA.
+    """Read the pages of a file one at a time: JPEG, PNG, TIFF, WebP, GIF, BMP, JPEG 2000, PNM, AVIF, TGA, PDF.
 
     A page is decoded when it is asked for. A file that ends too early or whose data contradict themselves is refused,
-    where it would decode to a picture that is partly grey. Previews inside a file are no pages.
+    where it would decode to a picture that is partly grey. Previews inside a file are no pages. Which kind a file is of
+    is told by its content.
 
     Args:
         source: a path, or the content of a file, or a binary stream, read from its start.
         name: what results and errors call the picture; the path if there is one.
         ignore_exif: leave the pixels as they are stored, for ground truth that was drawn so.
         max_pixels: of a page; larger ones are refused before they are decoded.
+        dpi: that pages of a PDF are drawn at, in pixels per inch of the page.
+        password: that opens an encrypted PDF.
+        first_page: where to begin, from 1. What lies before it is passed over without being decoded, but for the frames
+            of an animation, each of which builds on those before.
 
     Yields:
         The pages in the order of the file.
@@ -64,10 +76,17 @@ def read_image(
         ImageError: the file or, after the pages before it, a page cannot be read.
     """
     name = _name(source) if name is None else name
-    page = 0
+    page = first_page - 1
     with _open(source, name) as stream:
         try:
-            for pixels, is_last in decode_pages(stream, max_pixels=max_pixels, ignore_exif=ignore_exif):
+            if is_pdf(stream):
+                drawn = render_pages(stream, dpi=dpi, password=password, max_pixels=max_pixels, first_page=first_page)
+                for pixels, count in drawn:
+                    page += 1
+                    yield SourceImage(name=name, page=page, is_last=page == count, page_count=count, pixels_bgr=pixels)
+                return
+            decoded = decode_pages(stream, max_pixels=max_pixels, ignore_exif=ignore_exif, first_page=first_page)
+            for pixels, is_last in decoded:
                 page += 1
                 yield SourceImage(name=name, page=page, is_last=is_last, pixels_bgr=pixels)
         except Exception as error:  # a decoder may raise anything over a malformed file, MemoryError included

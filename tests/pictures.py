@@ -68,3 +68,16 @@ def cmyk_profile(paper: tuple[int, int, int], inks: tuple[int, int, int]) -> byt
     header += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
     header += b"\0" * (128 - len(header))
     return header + struct.pack(">I4sII", 1, b"A2B0", 144, len(lut)) + lut
+
+
+def pdf(*objects: str | bytes) -> bytes:
+    """A PDF of these objects, numbered from 1; the first one is the catalog."""
+    content = b"%PDF-1.7\n"
+    offsets = []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(content))
+        content += b"%d 0 obj\n%s\nendobj\n" % (number, body.encode() if isinstance(body, str) else body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    trailer = b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\n" % (size, table, size)
+    return content + trailer + b"startxref\n%d\n%%%%EOF\n" % len(content)

@@ -15,6 +15,7 @@ from dbcpu.cli.options import (
     checkpoint_options,
     postprocess_options,
     resize_options,
+    source_options,
     verbosity_options,
 )
 
@@ -38,10 +39,7 @@ STDIN = "-"
 @checkpoint_options
 @resize_options
 @postprocess_options
-@click.option("--ignore-exif", is_flag=True, help="Take the pixels as stored, without turning the picture upright.")
-@click.option(
-    "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pages [default: 500 million pixels]."
-)
+@source_options
 @click.option("-o", "--output", type=PATH, metavar="DIR", help="Write one result file per page there.")
 @click.option(
     "--format",
@@ -78,6 +76,8 @@ def detect(
     weights: Path | None,
     ignore_exif: bool,
     max_pixels: int | None,
+    dpi: int | None,
+    password: str | None,
     output: Path | None,
     formats: str,
     order: ReadingOrder,
@@ -109,7 +109,7 @@ def detect(
     with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
         for given in inputs:
             try:
-                for page in _read(given, ignore_exif=ignore_exif, max_pixels=max_pixels):
+                for page in _read(given, ignore_exif, max_pixels, dpi, password):
                     _detect_page(detector, results, given, page, order)
                     pages += 1
             except ImageError as error:
@@ -121,11 +121,20 @@ def detect(
         raise SomeImagesFailedError(f"{failed} of {len(images)} inputs failed", remedy="the others have their results")
 
 
-def _read(given: str, *, ignore_exif: bool, max_pixels: int | None) -> Iterator[SourceImage]:
+def _read(
+    given: str, ignore_exif: bool, max_pixels: int | None, dpi: int | None, password: str | None
+) -> Iterator[SourceImage]:
     from dbcpu.image import MAX_PIXELS, read_image
+    from dbcpu.pdf import DEFAULT_DPI
 
-    source = sys.stdin.buffer.read() if given == STDIN else given
-    return read_image(source, name=given, ignore_exif=ignore_exif, max_pixels=max_pixels or MAX_PIXELS)
+    return read_image(
+        sys.stdin.buffer.read() if given == STDIN else given,
+        name=given,
+        ignore_exif=ignore_exif,
+        max_pixels=max_pixels or MAX_PIXELS,
+        dpi=dpi or DEFAULT_DPI,
+        password=password,
+    )
 
 
 def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage, order: ReadingOrder) -> None:

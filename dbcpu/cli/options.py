@@ -67,6 +67,25 @@ checkpoint_options = _together(
     ),
 )
 
+source_options = _together(
+    click.option("--ignore-exif", is_flag=True, help="Take the pixels as stored, without turning the picture upright."),
+    click.option(
+        "--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger pages [default: 500 million pixels]."
+    ),
+    click.option(
+        "--dpi",
+        type=click.IntRange(1, 10_000),
+        metavar="N",
+        help="Draw pages of PDFs at N pixels per inch [default: 200].",
+    ),
+    click.option(
+        "--password",
+        envvar="DBCPU_PASSWORD",
+        metavar="TEXT",
+        help="Opens encrypted PDFs; other users see it in the list of processes, but not in DBCPU_PASSWORD.",
+    ),
+)
+
 resize_options = _together(
     click.option("--short-side", type=click.IntRange(1), metavar="N", help="Resize the short side to N pixels."),
     click.option("--height", type=click.IntRange(1), metavar="N", help="Resize the height to N pixels."),
