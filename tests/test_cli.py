@@ -32,7 +32,7 @@ def weights(make_checkpoint: MakeCheckpoint) -> Path:
     return make_checkpoint("deformable_resnet18", "legacy")
 
 
-@pytest.mark.parametrize("command", [[], ["detect"], ["evaluate"], ["convert"], ["inspect"], ["export"]])
+@pytest.mark.parametrize("command", [[], ["detect"], ["evaluate"], ["convert"], ["inspect"], ["export"], ["serve"]])
 def test_every_command_has_help_and_stands_in_the_readme(command: list[str]):
     code, out, _ = run_cli(*command, "--help")
     assert code == 0

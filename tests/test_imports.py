@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dbcpu"
-HEAVY = ("torch", "cv2", "numpy", "PIL", "shapely", "pyclipper", "yaml", "safetensors", "rich")
+HEAVY = ("torch", "cv2", "numpy", "PIL", "shapely", "pyclipper", "yaml", "safetensors", "rich", "fastapi", "uvicorn")
 
 
 def _rooms_imported_by(path: Path) -> set[str]:
@@ -59,7 +59,7 @@ def test_rooms_import_inwards_only():
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys, dbcpu.cli.main as m; m.main(['detect', '--help']); m.main(['--help']);"
+        "import sys, dbcpu.cli.main as m; [m.main([*command, '--help']) for command in (['detect'], ['serve'], [])];"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,6 @@ def test_a_task_that_hangs_is_killed_and_its_neighbour_is_no_culprit():
 
 def test_what_workers_log_reaches_the_loggers_of_this_process(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, "dbcpu"), pool_of() as pool:
-        logging.getLogger("dbcpu").propagate = True
         pool.submit(0, ("log", 12))
         events_until(pool, lambda events: ended(events) == {0})
     assert [record.getMessage() for record in caplog.records] == ["task 12 speaks"]
@@ -148,6 +148,16 @@ def test_a_graceful_end_lets_running_tasks_finish():
     pool.close()
     assert time.monotonic() - started >= 0.29
     assert not any(map(is_alive, pids))
+
+
+def test_waiting_ends_when_something_else_is_ready_too():
+    alarm, button = Pipe(duplex=False)
+    with pool_of() as pool:
+        button.send("now")
+        assert pool.wait(60, also=alarm) == []
+        pool.submit(0, ("count", 1))
+        assert alarm.recv() == "now"
+        assert pool.wait(60, also=alarm) != []
 
 
 def test_no_worker_outlives_a_pool_whose_process_was_killed():

@@ -14,6 +14,7 @@ from dbcpu.cli.detect import detect
 from dbcpu.cli.evaluate import evaluate
 from dbcpu.cli.export import export
 from dbcpu.cli.inspect import inspect
+from dbcpu.cli.serve import serve
 from dbcpu.errors import DbcpuError
 
 INTERRUPTED = 130
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (detect, evaluate, convert, export, inspect):
+for command in (detect, evaluate, convert, export, inspect, serve):
     cli.add_command(command)
 
 

@@ -6,9 +6,6 @@ import math
 import os
 from pathlib import Path
 
-import cv2
-import torch
-
 from dbcpu.errors import UsageError
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -70,5 +67,8 @@ def set_threads(threads: int) -> None:
     """
     if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
+    import cv2  # here, since a server asks for CPUs without either of them
+    import torch
+
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

@@ -106,21 +106,25 @@ class WorkerPool(Generic[Task, Answer]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float | None = None) -> list[Event[Answer]]:
+    def wait(self, timeout: float | None = None, *, also: Connection[Any, Any] | None = None) -> list[Event[Answer]]:
         """Wait for something to happen.
 
         Args:
             timeout: in seconds; None waits as long as it takes.
+            also: returns when this can be read from, too.
 
         Returns:
-            What has happened, in order for each task; empty when the time is over.
+            What has happened, in order for each task; empty when the time is over, or only `also` is ready.
 
         Raises:
             WorkerError: workers die as soon as they are started.
         """
         by_connection = {worker.connection: worker for worker in self._workers}
         events: list[Event[Answer]] = []
-        for ready in connections.wait(list(by_connection), timeout):
+        watched = [*by_connection] if also is None else [*by_connection, also]
+        for ready in connections.wait(watched, timeout):
+            if ready is also:
+                continue
             worker = by_connection[ready]  # type: ignore[index]
             try:
                 while worker.connection.poll():

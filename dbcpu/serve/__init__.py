@@ -1,0 +1,1 @@
+"""The demonstration server and the HTTP API; needs the extra `serve`."""

@@ -1,0 +1,322 @@
+"""The routes under `/v1`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+
+from dbcpu.errors import DbcpuError
+from dbcpu.serve.keeping import Session
+from dbcpu.serve.models import (
+    BatchLine,
+    DetectQuery,
+    DetectResponse,
+    FileSettings,
+    Model,
+    Models,
+    SessionQuery,
+)
+from dbcpu.serve.openapi import described, picture_body, problems
+from dbcpu.serve.problems import (
+    BUSY,
+    DEADLINE,
+    MALFORMED,
+    NOT_FOUND,
+    PICTURE,
+    SETTING,
+    TOO_LARGE,
+    TOO_SLOW,
+    UNEXPECTED,
+    WORKER_DIED,
+    ServeError,
+    kind_of,
+    problem,
+)
+from dbcpu.serve.upload import Room, read_pictures
+from dbcpu.serve.work import Detection, Rendition
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+    from dbcpu.overrides import Overrides
+    from dbcpu.serve.keeping import Keeping
+    from dbcpu.serve.line import Job, Line
+    from dbcpu.serve.metrics import Metrics
+    from dbcpu.serve.settings import ServeSettings
+    from dbcpu.serve.work import ModelFacts, PageDone, Picture
+
+_MEDIA_TYPES = {"json": "application/json", "icdar": "text/plain; charset=utf-8", "overlay-png": "image/png"}
+_PATIENCE = 0.1  # seconds between a batch's looks for a free place
+_WORK_PROBLEMS = (TOO_LARGE, PICTURE, SETTING, UNEXPECTED, WORKER_DIED, BUSY, DEADLINE)
+
+
+class Api:
+    """What the routes do.
+
+    Args:
+        settings: of the server.
+        facts: of the loaded network.
+        line: in front of the workers.
+        keeping: of pictures and maps.
+        metrics: told of everything.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, facts: ModelFacts, line: Line, keeping: Keeping, metrics: Metrics
+    ) -> None:
+        self._limits = settings.limits
+        self._window = 2 * settings.workers  # files of a batch in the line at once
+        self._facts = facts
+        self._line = line
+        self._keeping = keeping
+        self._metrics = metrics
+        self._room = Room(settings.limits)
+
+    def router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(prefix="/v1")
+        router.add_api_route(
+            "/detect",
+            self.detect,
+            methods=["POST"],
+            summary="Find the text in a file",
+            response_class=Response,
+            responses={
+                200: described(DetectResponse, "The pages.", ["text/plain", "image/png"]),
+                **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS),
+            },
+            openapi_extra=picture_body(several=False),
+        )
+        router.add_api_route(
+            "/detect/batch",
+            self.detect_batch,
+            methods=["POST"],
+            summary="Find the text in several files, answered line by line",
+            response_class=Response,
+            responses={
+                200: described(BatchLine, "A JSON document a line.", media_type="application/x-ndjson"),
+                **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS),
+            },
+            openapi_extra=picture_body(several=True),
+        )
+        router.add_api_route(
+            "/sessions/{token}",
+            self.detect_again,
+            methods=["GET"],
+            summary="Try other settings on a kept picture, without running the network again",
+            response_class=Response,
+            responses={
+                200: described(DetectResponse, "The pages.", ["text/plain", "image/png"]),
+                **problems(NOT_FOUND, *_WORK_PROBLEMS),
+            },
+        )
+        router.add_api_route(
+            "/sessions/{token}",
+            self.forget,
+            methods=["DELETE"],
+            summary="Forget a kept picture",
+            status_code=204,
+            response_class=Response,
+            responses={204: {"description": "It is not kept any more."}, **problems(SETTING)},
+        )
+        router.add_api_route(
+            "/sessions/{token}/pages/{page}",
+            self.page_picture,
+            methods=["GET"],
+            summary="A page of a kept picture as JPEG, upright",
+            response_class=Response,
+            responses={
+                200: {"description": "The page.", "content": {"image/jpeg": {}}},
+                **problems(NOT_FOUND, *_WORK_PROBLEMS),
+            },
+        )
+        router.add_api_route("/models", self.models, methods=["GET"], summary="The network and its settings")
+        return router
+
+    async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
+        """Send the file as the body, or as the part `file` of a form.
+
+        Polygons are in pixels of the upright page.
+        """
+        if query.keep and query.form != "json":
+            raise ServeError(SETTING, "only JSON can name the session of what is kept", where="keep")
+        with self._room.share() as share:
+            (picture,) = await read_pictures(request, self._limits, share, most=1)
+            task = Detection(
+                picture=picture, overrides=query.overrides(), form=query.form, page=query.page, keep=query.keep
+            )
+            pages = await self._answers(self._line.join(task), request)
+        session = None
+        if query.keep:
+            maps = {done.page: done.kept for done in pages if done.kept is not None}
+            session = self._keeping.keep(Session(picture=picture, maps=maps))
+        return _response(pages, query.form, session)
+
+    async def detect_batch(self, request: Request, query: Annotated[FileSettings, Query()]) -> Response:
+        """Send the files as parts `file` of a form.
+
+        Each page is a line, in the order of the files; a file that fails is a line with its problem, and the others go
+        on.
+        """
+        with contextlib.ExitStack() as held:
+            share = held.enter_context(self._room.share())
+            pictures = await read_pictures(request, self._limits, share, most=self._limits.max_files)
+            overrides = query.overrides()
+            first = self._line.join(Detection(picture=pictures[0], overrides=overrides))
+            held.callback(first.leave)
+            return _Stream(self._lines(pictures, overrides, first), held.pop_all())
+
+    async def detect_again(
+        self, request: Request, token: Annotated[str, Path(max_length=64)], query: Annotated[SessionQuery, Query()]
+    ) -> Response:
+        """The picture is one that `POST /v1/detect` kept."""
+        session = self._keeping.find(token)
+        only = next(iter(session.maps)) if len(session.maps) == 1 else None
+        task = Detection(
+            picture=session.picture,
+            overrides=query.overrides(),
+            form=query.form,
+            page=query.page or only,
+            kept=session.maps,
+        )
+        return _response(await self._answers(self._line.join(task), request), query.form, token)
+
+    async def page_picture(
+        self,
+        request: Request,
+        token: Annotated[str, Path(max_length=64)],
+        page: Annotated[int, Path(ge=1, le=1_000_000)],
+        longest: Annotated[int, Query(ge=16, le=8192, description="Side in pixels that it may have.")] = 4096,
+    ) -> Response:
+        """For what browsers cannot show, such as TIFF."""
+        task = Rendition(picture=self._keeping.find(token).picture, page=page, longest=longest)
+        (done,) = await self._answers(self._line.join(task), request)
+        return Response(done.body, media_type="image/jpeg")
+
+    async def forget(self, token: Annotated[str, Path(max_length=64)]) -> Response:
+        """Nothing happens where it is not kept."""
+        self._keeping.forget(token)
+        return Response(status_code=204)
+
+    async def models(self) -> Models:
+        """What applies where a request does not say otherwise."""
+        facts = self._facts
+        model = Model(
+            name=facts.name,
+            description=facts.description,
+            precision=facts.precision,
+            preprocess=facts.preprocess,
+            postprocess=facts.postprocess,
+        )
+        return Models(models=[model])
+
+    async def _answers(self, job: Job, request: Request) -> list[PageDone]:
+        """Gather the answers; a client who leaves gives up its place.
+
+        Raises:
+            DbcpuError: of the task.
+            ClientDisconnect: the client has left.
+        """
+        gathering = asyncio.ensure_future(self._gather(job))
+        leaving = asyncio.ensure_future(_wait_until_left(request))
+        try:
+            await asyncio.wait({gathering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not gathering.done():
+                raise ClientDisconnect
+            return gathering.result()
+        finally:
+            job.leave()
+            gathering.cancel()
+            leaving.cancel()
+
+    async def _gather(self, job: Job) -> list[PageDone]:
+        pages = []
+        try:
+            async for done in job:
+                self._metrics.page(done)
+                pages.append(done)
+        except DbcpuError as error:
+            self._metrics.failure(kind_of(error).slug)
+            raise
+        finally:
+            self._metrics.begun(job)
+        return pages
+
+    async def _lines(self, pictures: Sequence[Picture], overrides: Overrides, first: Job) -> AsyncIterator[bytes]:
+        jobs: deque[tuple[int, Job | DbcpuError]] = deque([(0, first)])
+        upcoming = 1
+        try:
+            while jobs:
+                while upcoming < len(pictures) and len(jobs) < self._window:
+                    jobs.append((upcoming, await self._join_patiently(pictures[upcoming], overrides)))
+                    upcoming += 1
+                index, job = jobs.popleft()
+                async for line in self._file_lines(index, pictures[index].name, job):
+                    yield line
+        finally:
+            for _, job in jobs:
+                if not isinstance(job, DbcpuError):
+                    job.leave()
+
+    async def _file_lines(self, index: int, name: str, job: Job | DbcpuError) -> AsyncIterator[bytes]:
+        head = json.dumps({"file": index, "name": name})[:-1].encode()
+        try:
+            if isinstance(job, DbcpuError):
+                raise job
+            async for done in job:
+                self._metrics.page(done)
+                yield head + b', "result": ' + done.body + b"}\n"
+        except DbcpuError as error:
+            self._metrics.failure(kind_of(error).slug)
+            yield head + b', "problem": ' + json.dumps(problem(error)).encode() + b"}\n"
+        finally:
+            if not isinstance(job, DbcpuError):
+                self._metrics.begun(job)
+                job.leave()
+
+    async def _join_patiently(self, picture: Picture, overrides: Overrides) -> Job | DbcpuError:
+        """Join the line, or wait for a place where others have filled it; what came before keeps its answer."""
+        clock = asyncio.get_running_loop().time
+        latest = clock() + self._limits.deadline
+        while True:
+            try:
+                return self._line.join(Detection(picture=picture, overrides=overrides))
+            except ServeError as error:
+                if error.kind is not BUSY or clock() > latest:
+                    return error
+            await asyncio.sleep(_PATIENCE)
+
+
+class _Stream(StreamingResponse):
+    """A stream that gives back what it holds, also where it never begins."""
+
+    def __init__(self, lines: AsyncIterator[bytes], held: contextlib.ExitStack) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
+
+
+async def _wait_until_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _response(pages: Sequence[PageDone], form: str, session: str | None) -> Response:
+    if form == "json":
+        head = b'{"session": ' + json.dumps(session).encode() + b', "pages": ['
+        body = head + b",\n".join(done.body for done in pages) + b"]}\n"
+    else:
+        body = b"".join(done.body for done in pages)  # of an overlay there is one
+    return Response(body, media_type=_MEDIA_TYPES[form])

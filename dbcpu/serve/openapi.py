@@ -1,0 +1,75 @@
+"""The OpenAPI document: what FastAPI cannot read off the routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from dbcpu import __version__
+from dbcpu.serve.models import BatchLine, DetectResponse, Problem
+from dbcpu.serve.problems import MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    from dbcpu.serve.problems import Kind
+
+_BINARY = {"type": "string", "format": "binary"}
+_PICTURES = ("application/octet-stream", "image/*", "application/pdf")
+_SCHEMAS = "#/components/schemas/"
+
+
+def described(
+    model: type[BaseModel], description: str, also: Sequence[str] = (), *, media_type: str = "application/json"
+) -> dict[str, Any]:
+    """Return the description of a response of a model, or `also` of other media types."""
+    others = {other: {"schema": _BINARY if other.startswith("image/") else {"type": "string"}} for other in also}
+    return {
+        "description": description,
+        "content": {media_type: {"schema": {"$ref": _SCHEMAS + model.__name__}}, **others},
+    }
+
+
+def problems(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """Return the descriptions of the problems that a route may answer with."""
+    by_status: dict[int, list[Kind]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "description": "; or: ".join(kind.title for kind in same),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS + Problem.__name__}}},
+        }
+        for status, same in by_status.items()
+    }
+
+
+def picture_body(*, several: bool) -> dict[str, Any]:
+    """Return the description of a request that brings pictures."""
+    file = {"type": "array", "items": _BINARY, "minItems": 1} if several else _BINARY
+    form = {"type": "object", "required": ["file"], "properties": {"file": file}, "additionalProperties": False}
+    raw = {} if several else {media_type: {"schema": _BINARY} for media_type in _PICTURES}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}}
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """Return the document, with the models that only the descriptions above refer to."""
+    document = get_openapi(
+        title="dbcpu",
+        version=__version__,
+        summary="Finds text in pictures.",
+        routes=app.routes,
+    )
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in (DetectResponse, BatchLine, Problem)],
+        ref_template=_SCHEMAS + "{model}",
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name, schema in definitions["$defs"].items():
+        schemas.setdefault(name, schema)
+    return document

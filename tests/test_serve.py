@@ -1,0 +1,96 @@
+"""Parts of the server that need no running one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import run_cli
+
+from dbcpu.errors import ConfigError, ImageError
+from dbcpu.geometry import Size
+from dbcpu.serve.keeping import Keeping, Session
+from dbcpu.serve.problems import BUSY, KINDS, ServeError, problem, problem_headers
+from dbcpu.serve.settings import read_keys
+from dbcpu.serve.work import KeptMap, Picture
+
+
+def session_of(size: int) -> Session:
+    kept = KeptMap(
+        probability_map=np.zeros((1, size // 4), np.float32),
+        network_size=Size(32, 32),
+        content_size=Size(32, 32),
+        image_size=Size(32, 32),
+    )
+    return Session(picture=Picture(content=b"", name="page.png"), maps={1: kept})
+
+
+def test_sessions_that_were_not_used_for_longest_make_room():
+    keeping = Keeping(seconds=60, size=1000)
+    first, second = keeping.keep(session_of(400)), keeping.keep(session_of(400))
+    keeping.find(first)
+    third = keeping.keep(session_of(400))
+    assert keeping.size == 800
+    assert [keeping.find(token).size for token in (first, third)] == [400, 400]
+    with pytest.raises(ServeError, match="no such session"):
+        keeping.find(second)
+    with pytest.raises(ServeError, match="over the limit of 1000"):
+        keeping.keep(session_of(1004))
+
+
+def test_sessions_end_when_they_are_too_old():
+    keeping = Keeping(seconds=0, size=1000)
+    token = keeping.keep(session_of(400))
+    with pytest.raises(ServeError, match="no such session"):
+        keeping.find(token)
+    assert keeping.size == 0
+
+
+def test_tokens_cannot_be_guessed():
+    keeping = Keeping(seconds=60, size=1 << 20)
+    tokens = {keeping.keep(session_of(4)) for _ in range(100)}
+    assert len(tokens) == 100
+    assert {len(token) for token in tokens} == {32}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "short\n", "with spaces in it, long\n", "0123456789abcdé€f\n"])
+def test_files_of_keys_that_protect_nothing_are_refused(tmp_path: Path, text: str):
+    path = tmp_path / "keys"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError):
+        read_keys(path)
+
+
+def test_problems_have_the_words_of_the_error():
+    error = ImageError("truncated", where="a.png", remedy="copy it again")
+    assert problem(error) == {
+        "type": "/docs#problem-picture",
+        "title": "The picture cannot be read",
+        "status": 422,
+        "detail": "a.png: truncated (copy it again)",
+    }
+    assert problem_headers(ServeError(BUSY, "full", retry_after=3)) == {"Retry-After": "3"}
+    assert len({kind.slug for kind in KINDS}) == len(KINDS)
+
+
+def test_without_the_extra_the_command_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.startswith("dbcpu.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    code, _, err = run_cli("serve", "--port", 0)
+    assert (code, err) == (2, "dbcpu: error: serve: needs fastapi (pip install 'dbcpu[serve]')\n")
+
+
+def test_an_address_in_use_is_a_usage_error():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = run_cli("serve", "--port", taken.getsockname()[1])
+    assert (code, "cannot listen there: Address already in use" in err) == (2, True)
+
+
+def test_weights_that_cannot_be_loaded_end_the_server(tmp_path: Path):
+    code, _, err = run_cli("serve", "--port", 0, "--weights", tmp_path / "missing")
+    assert (code, "missing" in err) == (4, True)
