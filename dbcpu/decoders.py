@@ -102,6 +102,7 @@ def decode_pages(
         if not more:
             del picture  # frees its pixels while the caller works with ours
         yield pixels, not more
+        del pixels  # or it would stay while the next page is decoded
         if failure is not None:
             raise failure
 
@@ -138,9 +139,17 @@ def _decode(picture: ImageFile.ImageFile, stream: BinaryIO, *, ignore_exif: bool
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         orientation = _orientation(picture)
         pixels = _pixels(picture, stream)  # both decoders turn a TIFF upright by themselves
+        _release(picture)
         return turn_back(pixels, orientation) if ignore_exif else pixels
     pixels = _pixels(picture, stream)
+    if picture.format == "MPO" or not getattr(picture, "is_animated", False):  # a next frame may build on this one
+        _release(picture)
     return pixels if ignore_exif else turn_upright(pixels, _orientation(picture))
+
+
+def _release(picture: ImageFile.ImageFile) -> None:
+    """Free Pillow's own copy of the pixels, up to 4 bytes each; a next page gets memory of its own."""
+    picture.im = Image.new("1", (1, 1)).im
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
@@ -301,7 +310,9 @@ def _decode_refused(
         if samples is None:
             raise ImageError("damaged, or of a kind that cannot be decoded")
         pixels = bgr_from_samples(samples)
+        del samples
         yield turn_back(pixels, orientation) if ignore_exif else pixels, index + 1 == len(pages)
+        del pixels
 
 
 def _sizes_of_refused(stream: BinaryIO) -> Iterator[tuple[Size, int]]:

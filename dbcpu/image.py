@@ -18,8 +18,9 @@ from dbcpu.errors import ImageError
 from dbcpu.pdf import DEFAULT_DPI, is_pdf, render_pages
 from dbcpu.pixels import bgr_from_samples
 
-# A newspaper page at 600 dpi has some 250 million. At its peak decoding takes 4 to 12 bytes per pixel; animations,
-# WebP, JPEG 2000 and 16-bit colours take up to 20. A page that is read takes 3.
+# A newspaper page at 600 dpi has some 250 million. At its peak decoding takes these bytes for each: grey and palettes
+# 4, 8-bit colours, 16-bit grey and PDF 7, a turned TIFF 8, AVIF 10, 16-bit colours 14 to 18, WebP 16, JPEG 2000 20,
+# colours in floating point 36; so at the limit 2 GB for grey, 3.5 GB for colours. A page that is read takes 3.
 MAX_PIXELS = 500_000_000
 
 
@@ -84,11 +85,13 @@ def read_image(
                 for pixels, count in drawn:
                     page += 1
                     yield SourceImage(name=name, page=page, is_last=page == count, page_count=count, pixels_bgr=pixels)
+                    del pixels  # or it would stay while the next page is drawn
                 return
             decoded = decode_pages(stream, max_pixels=max_pixels, ignore_exif=ignore_exif, first_page=first_page)
             for pixels, is_last in decoded:
                 page += 1
                 yield SourceImage(name=name, page=page, is_last=is_last, pixels_bgr=pixels)
+                del pixels
         except Exception as error:  # a decoder may raise anything over a malformed file, MemoryError included
             raise _image_error(error, name if page == 0 else f"{name}, page {page + 1}") from error
 

@@ -59,6 +59,7 @@ def render_pages(
             with _pdfium_lock:
                 pixels = _render(document, index, dpi, max_pixels)
             yield pixels, count
+            del pixels
 
 
 @contextlib.contextmanager

@@ -4,16 +4,17 @@ import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from helpers import golden_entries
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dbcpu.config import PreprocessConfig
 from dbcpu.errors import ImageError
 from dbcpu.geometry import Size
-from dbcpu.preprocess import content_size, preprocess, rounded_targets
+from dbcpu.preprocess import content_size, preprocess, resize, rounded_targets
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -65,6 +66,33 @@ def test_an_elongated_picture_is_refused_by_name_before_memory_runs_out():
     strip = np.zeros((5, 60000, 3), np.uint8)
     with pytest.raises(ImageError, match=r"strip: a picture of 60000x5 would become \d+x736"):
         preprocess(strip, PreprocessConfig(), name="strip")
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(2, 300), st.integers(32, 300), st.integers(1, 300), st.floats(0, 1), st.integers(1, 20000), st.data()
+)
+@example(240, 200, 120, 0.5, 5000, None)  # half on both sides, where OpenCV changes to means of four
+def test_resizing_in_bands_gives_the_bits_of_one_resize(
+    height: int, width: int, new_height: int, share: float, band: int, data: st.DataObject | None
+):
+    seed = 0 if data is None else data.draw(st.integers(0, 1000))
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    size = Size(new_height, max(32, round(share * width)))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dbcpu.preprocess._BANDED_PIXELS", 0)
+        patched.setattr("dbcpu.preprocess._BAND_PIXELS", band)
+        in_bands = resize(pixels, size, PreprocessConfig())
+    at_once = cv2.resize(pixels.astype(np.float32), (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(in_bands, at_once)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2340, 1655), (1001, 1001), (1472, 1472)])
+def test_large_pages_are_resized_in_bands_with_the_bits_of_one_resize(height: int, width: int):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    size = content_size(PreprocessConfig(), Size(height, width))
+    at_once = cv2.resize(pixels.astype(np.float32), (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resize(pixels, size, PreprocessConfig()), at_once)
 
 
 def test_channels_mean_and_deviation_are_those_of_the_configuration():

@@ -112,6 +112,7 @@ def detect(
                 for page in _read(given, ignore_exif, max_pixels, dpi, password):
                     _detect_page(detector, results, given, page, order)
                     pages += 1
+                    del page  # frees its pixels before the next one is decoded
             except ImageError as error:
                 if len(images) == 1 and pages == 0:
                     raise

@@ -1,0 +1,74 @@
+"""How much memory pages take: measured in processes of their own, whose peak is not that of the tests before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encode, page, png
+from PIL import Image
+
+SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
+PEAK = """
+import resource, sys
+unit = 1 if sys.platform == "darwin" else 1024
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+"""
+
+
+def _run(code: str, *arguments: object) -> float:
+    """Run a program that prints a number last, and return that."""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", PEAK + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+SIDE = 4000
+_PICTURE = Image.fromarray(np.tile(page(40, 50), (SIDE // 40, SIDE // 50, 1)))
+_TURNED = Image.Exif()
+_TURNED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    ("content", "bytes_per_pixel"),
+    [
+        pytest.param(lambda: encode(_PICTURE, "JPEG"), 7, id="jpeg"),
+        pytest.param(lambda: encode(_PICTURE, "JPEG", exif=_TURNED), 7, id="turned jpeg"),
+        pytest.param(lambda: encode(_PICTURE.convert("L"), "PNG"), 4, id="grey png"),
+        pytest.param(lambda: encode(_PICTURE.quantize(16), "PNG"), 4, id="palette png"),
+        pytest.param(lambda: encode(_PICTURE.convert("CMYK"), "TIFF", compression="tiff_lzw"), 7, id="cmyk tiff"),
+        pytest.param(lambda: png(np.asarray(_PICTURE)[..., 0].astype(np.uint16)), 7, id="16-bit grey png"),
+        pytest.param(lambda: png(np.asarray(_PICTURE).astype(np.uint16)), 14, id="16-bit colour png"),
+        pytest.param(
+            lambda: encode(_PICTURE, "TIFF", compression="jpeg", save_all=True, append_images=[_PICTURE]), 7, id="tiff"
+        ),
+    ],
+)
+def test_decoding_takes_no_more_bytes_per_pixel_than_stated(content: object, bytes_per_pixel: int, tmp_path: Path):
+    path = tmp_path / "page"
+    path.write_bytes(content())  # type: ignore[operator]
+    code = (
+        "import PIL.ImageCms\nfrom dbcpu.image import read_image\nbefore = peak()\n"
+        "for source in read_image(sys.argv[1]):\n    del source\nprint(peak() - before)\n"
+    )
+    file_size = path.stat().st_size
+    assert _run(code, path) < (bytes_per_pixel + 0.7) * SIDE * SIDE + 2 * file_size
+
+
+def test_a_page_of_10000_x_14000_pixels_goes_through_everything_in_2_gb(tmp_path: Path):
+    path = tmp_path / "page.jpg"
+    with Image.open(SAMPLE) as sample:
+        huge = Image.new("RGB", (10000, 14000), "white")
+        huge.paste(sample.resize((9000, 9000 * sample.height // sample.width)), (500, 500))
+    huge.save(path, quality=80)
+    code = (
+        "from dbcpu.cli.main import main\nassert main(['detect', *sys.argv[1:]]) == 0\n"
+        "import json, pathlib\nassert json.loads(pathlib.Path(sys.argv[3], 'page.json').read_text())['instances']\n"
+        "print(peak())\n"
+    )
+    assert _run(code, path, "-o", tmp_path, "--overlay", tmp_path, "-q") < 2e9
