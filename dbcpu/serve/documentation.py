@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"<h2><code>{method.upper()} {escape(path)}</code></h2>\n<p>{escape(operation['summary'])}."
-            yield f" {escape(operation.get('description', ''))}</p>\n"
+            yield f" {_text(operation.get('description', ''))}</p>\n"
             if "security" in operation:
                 yield "<p>With the header <code>Authorization: Bearer KEY</code>.</p>\n"
             body = operation.get("requestBody", {}).get("content", {})
@@ -59,7 +60,7 @@ def _operations(document: dict[str, Any]) -> Iterator[str]:
 
 def _schemas(document: dict[str, Any]) -> Iterator[str]:
     for name, schema in document["components"]["schemas"].items():
-        yield f'<h2 id="schema-{escape(name)}">{escape(name)}</h2>\n<p>{escape(schema.get("description", ""))}</p>\n'
+        yield f'<h2 id="schema-{escape(name)}">{escape(name)}</h2>\n<p>{_text(schema.get("description", ""))}</p>\n'
         required = schema.get("required", [])
         rows = (
             (field, _type(of) + ("" if field in required else ", optional"), of.get("description", ""))
@@ -79,8 +80,12 @@ def _problems() -> Iterator[str]:
 
 def _table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = ["".join(f"<th>{name}</th>" for name in heading)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    lines += ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
     return "<div><table>\n" + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table></div>\n"
+
+
+def _text(words: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(words))
 
 
 def _content(media_type: str, content: dict[str, Any]) -> str:
@@ -99,4 +104,4 @@ def _type(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     signs = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
-    return " ".join([schema.get("type", "any"), *(f"{sign} {schema[key]:g}" for key, sign in signs if key in schema)])
+    return " ".join([schema.get("type", "any"), *(f"{sign} {schema[key]}" for key, sign in signs if key in schema)])

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbcpu.errors import ImageError
 from dbcpu.serve.problems import SETTING, TOO_LARGE, ServeError
 
 if TYPE_CHECKING:
@@ -244,33 +245,30 @@ class ServeWork:
 
     def _pages(self, picture: Picture, page: int | None) -> Iterator[SourceImage]:
         """Read all pages, or the one; too many are refused before the first is worked on."""
-        found = 0
-        for source in self._read(picture):
-            found = source.page
-            if page is None and found == 1 and not source.is_last:
+        for source in self._read(picture, page or 1):
+            if page is None and source.page == 1 and not source.is_last:
                 self._check_page_count(picture)
-            if page in (None, found):
-                yield source
-            if page == found:
+            yield source
+            if page is not None:
                 return
-        if page is not None:
-            raise ServeError(SETTING, f"there is no page {page}", where=picture.name, remedy=f"the last one is {found}")
 
-    def _read(self, picture: Picture) -> Iterator[SourceImage]:
+    def _read(self, picture: Picture, first_page: int) -> Iterator[SourceImage]:
         from dbcpu.image import read_image
 
-        return read_image(picture.content, name=picture.name, max_pixels=self._limits.max_pixels)
+        return read_image(picture.content, name=picture.name, max_pixels=self._limits.max_pixels, first_page=first_page)
 
     def _check_page_count(self, picture: Picture) -> None:
         limit = self._limits.max_pages
-        for source in self._read(picture):
-            if source.page > limit:
-                raise ServeError(
-                    TOO_LARGE,
-                    f"the file has more than {limit} pages",
-                    where=picture.name,
-                    remedy="ask for one after the other with `page`, or split the file",
-                )
+        try:
+            next(self._read(picture, limit + 1))
+        except ImageError:
+            return  # there is no such page, or it is broken, which shows when the others are done
+        raise ServeError(
+            TOO_LARGE,
+            f"the file has more than {limit} pages",
+            where=picture.name,
+            remedy="ask for one after the other with `page`, or split the file",
+        )
 
 
 def _kept(kept: Mapping[int, KeptMap], page: int) -> KeptMap:
