@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from dbcpu.checkpoint.load import load_network, read_weights, require_finite
+from dbcpu.config import config_to_mapping
 from dbcpu.engine.precision import Precision, choose_dtype
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import set_threads
@@ -56,6 +58,7 @@ class Detector:
         self.dtype = dtype
         self.config = config
         self.name = name
+        self._at_network = threading.Lock()  # two at once would share the cores, and need twice the memory
         for setting, (given, used) in rounded_targets(config.preprocess).items():
             logger.warning("%s %d is no multiple of 32: rounded up to %d", setting.replace("_", " "), given, used)
 
@@ -91,8 +94,13 @@ class Detector:
 
     def detect_source(self, source: SourceImage) -> DetectionResult:
         """Find the text in a picture that was read already."""
+        return self.detect_with_map(source)[0]
+
+    def detect_with_map(self, source: SourceImage) -> tuple[DetectionResult, npt.NDArray[np.float32]]:
+        """Find the text in a picture that was read already; the probability map, as `infer` gives it, comes along."""
         network_input = self.preprocess(source)
-        return self.postprocess(source, network_input, self.infer(network_input))
+        probability_map = self.infer(network_input)
+        return self.postprocess(source, network_input, probability_map), probability_map
 
     def probability_map(self, image: Picture, *, ignore_exif: bool = False) -> npt.NDArray[np.float32]:
         """Return P(pixel is in a shrunk text kernel) for the resized picture, float32 (Hn, Wn) in [0, 1].
@@ -106,9 +114,9 @@ class Detector:
         return preprocess(source.pixels_bgr, self.config.preprocess, name=source.name)
 
     def infer(self, network_input: NetworkInput) -> npt.NDArray[np.float32]:
-        """Run the network: float32 (Hn, Wn) in [0, 1], in the network frame."""
-        started = time.perf_counter()
-        with torch.inference_mode():
+        """Run the network: float32 (Hn, Wn) in [0, 1], in the network frame. Threads wait for each other."""
+        with self._at_network, torch.inference_mode():
+            started = time.perf_counter()
             x = network_input.tensor.to(dtype=self.dtype, memory_format=torch.channels_last)
             probability = self.network(x)
         logger.info("network: %d ms for %dx%d", _ms(started), *reversed(network_input.network_size))
@@ -144,12 +152,21 @@ class Detector:
             settings=self._settings(network_input),
         )
 
+    @property
+    def description(self) -> dict[str, object]:
+        """The network and every setting, ready for JSON."""
+        return {"model": self.name, "precision": self._precision, **config_to_mapping(self.config)}
+
+    @property
+    def _precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
     def _settings(self, network_input: NetworkInput) -> dict[str, object]:
         settings = self.config.postprocess
         return {
             "network_width": network_input.network_size.width,
             "network_height": network_input.network_size.height,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self._precision,
             "shape": settings.shape,
             "binarize_threshold": settings.binarize_threshold,
             "score_threshold": settings.score_threshold,

@@ -1,9 +1,10 @@
-"""Files that appear under their name only when they are complete."""
+"""Files on disk: those that are pictures, and new ones, which appear under their name only when they are complete."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from dbcpu.errors import OutputError, UsageError
@@ -11,6 +12,11 @@ from dbcpu.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# Of the files that are taken for pictures where nobody names them one by one; their content decides in the end.
+PICTURE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jp2 .png .tif .tiff .webp .gif .bmp .avif .tga .ppm .pgm .pbm .pnm".split()  # noqa: SIM905
+)
 
 
 def check_target(path: Path, *, replace: bool) -> None:
@@ -40,16 +46,22 @@ def check_other_file(path: Path, source: Path) -> None:
 
 
 @contextlib.contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends without an error, it becomes `path`.
+def complete_file(path: Path, *, partial_in: Path | None = None) -> Iterator[Path]:
+    """Give a temporary path; when the block ends without an error, it becomes `path`.
 
     Whatever stops the block, nothing half-written stays behind, and an older file at `path` is untouched until then.
+
+    Args:
+        path: of the new file.
+        partial_in: folder of the temporary file, on the same file system; by default that of `path`. What a killed
+            process leaves there is then easy to find.
 
     Raises:
         OutputError: writing failed: no room, no permission, no such folder.
     """
-    # The name differs between processes, and no glob of results matches it. Cut, since names have a longest length.
-    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
+    # The name differs between threads, and no glob of results matches it. Cut, since names have a limit in bytes.
+    name = f".{path.name[:50]}.{os.getpid()}.{threading.get_ident()}.partial"
+    partial = path.with_name(name) if partial_in is None else partial_in / name
     try:
         partial.touch()
         mode = partial.stat().st_mode  # what the user's umask makes of a new file; safetensors makes private ones
@@ -59,19 +71,19 @@ def complete_file(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         partial.replace(path)
     except OSError as error:
-        raise OutputError(f"could not be written: {error.strerror or error}", where=path) from None
+        raise OutputError(f"could not be written: {error.strerror or error}", where=path) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all.
+def write_file(path: Path, content: bytes, *, partial_in: Path | None = None) -> None:
+    """Write `content` to `path`, whole or not at all; `partial_in` as in `complete_file`.
 
     Raises:
         OutputError: writing failed.
     """
-    with complete_file(path) as partial:
+    with complete_file(path, partial_in=partial_in) as partial:
         partial.write_bytes(content)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dbcpu.errors import ImageError, TruthError
+from dbcpu.files import PICTURE_ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -28,10 +29,6 @@ MIN_POINTS = 3
 QUAD_NUMBERS = 8
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _THOUSANDS = re.compile(r"\s*\d{1,3}(,\d{3})+(?!\d)", re.ASCII)  # 12,345,678
-_PICTURE_ENDINGS = {
-    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".tga"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +78,7 @@ class TruthSet:
             ImageError: there is none, or more than one.
         """
         of_page = (path for path in self.images.glob(f"{glob.escape(stem)}.*") if path.stem == stem)
-        paths = sorted(path for path in of_page if path.suffix.lower() in _PICTURE_ENDINGS)
+        paths = sorted(path for path in of_page if path.suffix.lower() in PICTURE_ENDINGS)
         if len(paths) != 1:
             what = f"several pictures of one page: {', '.join(p.name for p in paths)}" if paths else "no such picture"
             raise ImageError(what, where=self.images / (stem if paths else f"{stem}.*"))

@@ -28,9 +28,10 @@ from shapely import Polygon
 from dbcpu.errors import UsageError
 from dbcpu.geometry import Size
 from dbcpu.result import DetectionResult, TextInstance
-from dbcpu.writers.contact_sheet import SheetPage, contact_sheet, draw_thumbnail, sheet_page
+from dbcpu.writers.contact_sheet import SheetPage, contact_sheet, draw_thumbnail
 from dbcpu.writers.crops import crop_instance
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS, page_formats
+from dbcpu.writers.json_document import json_document, json_line, read_json_document
 from dbcpu.writers.markup import box_around, outline_inside
 
 SIZE = Size(100, 200)
@@ -275,7 +276,7 @@ def test_a_crop_longer_than_opencv_can_warp_is_cut_as_it_stands():
 
 
 def test_the_contact_sheet_is_valid_html_that_loads_nothing_from_elsewhere():
-    page = sheet_page(RESULTS["odd name"], picture="over/\udcff #1.png", thumbnail="a:b.jpg")
+    page = SheetPage(name="odd name", picture="over/\udcff #1.png", thumbnail="a:b.jpg", instances=1, lowest_score=0.5)
     failed = SheetPage(name="x", error="<truncated> & gone")
     document = "".join(contact_sheet([page, failed, SheetPage(name="blank", picture="b.png")], title="<Scans>"))
     root = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(document)
@@ -299,6 +300,24 @@ def test_the_contact_sheet_takes_pages_as_they_come():
 def test_thumbnails_are_small_jpegs(size: tuple[int, int], small: tuple[int, int]):
     data = draw_thumbnail(np.zeros((*size, 3), np.uint8))
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (*small, 3)
+
+
+def test_a_result_that_was_written_is_read_back():
+    for result in RESULTS.values():
+        for written in (json_document(result), json_line(result)):
+            assert json_document(read_json_document(written)) == json_document(result)
+    for other in ("{}", "[]", '{"instances": [1]}'):
+        with pytest.raises(ValueError, match="not the result"):
+            read_json_document(other)
+
+
+def test_a_thumbnail_shows_the_outlines():
+    plain, marked = (
+        cv2.imdecode(np.frombuffer(draw_thumbnail(np.full((*SIZE, 3), 255, np.uint8), result), np.uint8), 1)
+        for result in (None, RESULTS["usual"])
+    )
+    assert plain.min() > 250
+    assert marked.min() < 100
 
 
 def test_detect_writes_every_format_and_the_crops(
@@ -366,4 +385,3 @@ def test_pages_beyond_the_first_keep_their_number():
     second = replace(RESULTS["usual"], page=2)
     assert 'PHYSICAL_IMG_NR="2"' in PAGE_FORMATS["alto"].write(second)
     assert "ppageno 1" in PAGE_FORMATS["hocr"].write(second)
-    assert sheet_page(second, picture="p", thumbnail="t").name == "page.jpg, page 2"

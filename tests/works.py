@@ -7,7 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+from dbcpu.batch.records import PageRecord, Rest, Task
+from dbcpu.batch.work import Facts
 from dbcpu.errors import CheckpointError, OutputError
 
 
@@ -51,6 +54,53 @@ def misbehave(verb: str, argument: float) -> None:
         raise OutputError("no room", where="disk")
     elif verb == "surprise":
         raise _LocalError(lambda: None)
+
+
+class OddPages:
+    """Pretends to read pages; some names make its process crash or hang, once or always."""
+
+    def __init__(self, folder: str, pages: int = 3) -> None:
+        self.folder = Path(folder)
+        self.pages = pages
+
+    def prepare(self) -> Facts:
+        return Facts(model="none", fingerprint="f", settings={})
+
+    def __call__(self, task: Task) -> Iterator[PageRecord | Rest]:
+        last = task.last_page or self.pages
+        for page in range(task.first_page, last + 1):
+            if page not in task.done_pages:
+                self._suffer(task.scan.name, page)
+                yield self._record(task, page)
+            if task.page_count is None and task.scan.name.endswith(".pdf") and page < self.pages:
+                yield Rest(task=task, first_page=page + 1, page_count=self.pages, sha256="s")
+                return
+
+    def _record(self, task: Task, page: int) -> PageRecord:
+        return PageRecord(
+            path=task.scan.name,
+            page=page,
+            is_last=page == self.pages,
+            size=0,
+            mtime_ns=0,
+            sha256="s",
+            status="done",
+            settings="f",
+        )
+
+    def _suffer(self, name: str, page: int) -> None:
+        fate, _, at = name.partition("@")
+        if int(at.partition(".")[0] or 0) != page:
+            return
+        mark = self.folder / f"{name}.mark"
+        if fate == "hang":
+            time.sleep(60)
+        elif fate == "crash" or (fate == "crash once" and not mark.exists()):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(60)
+        elif fate == "full disk":
+            raise OutputError("no room", where="disk")
 
 
 class _LocalError(Exception):

@@ -13,10 +13,13 @@ import click
 from dbcpu.cli.options import (
     PATH,
     checkpoint_options,
+    order_option,
     postprocess_options,
+    precision_option,
     resize_options,
     source_options,
     verbosity_options,
+    weights_option,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +36,7 @@ STDIN = "-"
 
 @click.command(short_help="Find the text in pictures.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--weights", type=PATH, metavar="FILE", help="Old checkpoint or model file [default: the model dbcpu carries]."
-)
+@weights_option
 @checkpoint_options
 @resize_options
 @postprocess_options
@@ -49,24 +50,12 @@ STDIN = "-"
     metavar="NAME[,NAME...]",
     help="Form of the results: json, jsonl, icdar, labelme, page-xml, alto, hocr, csv; several need -o.",
 )
-@click.option(
-    "--order",
-    type=click.Choice(["none", "ltr", "rtl-vertical"]),
-    default="none",
-    show_default=True,
-    help="Reading order: columns and lines from the left, or vertical lines from the right; none: as they are found.",
-)
+@order_option
 @click.option("--overlay", type=PATH, metavar="DIR", help="Draw the instances over each page: NAME.overlay.png.")
 @click.option("--crops", type=PATH, metavar="DIR", help="Cut out each instance, straightened: NAME/0001.png.")
 @click.option("--rotate-crops", is_flag=True, help="Turn crops of vertical text by 90 degrees, top to the left.")
 @click.option("--save-map", type=PATH, metavar="DIR", help="Write each probability map: NAME.map.png.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "auto"]),
-    default="fp32",
-    show_default=True,
-    help="Of the network; auto is bf16 only where the CPU has instructions for it.",
-)
+@precision_option
 @click.option(
     "--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use [default: those this process may use]."
 )
@@ -142,10 +131,8 @@ def _detect_page(detector: Detector, results: Results, given: str, page: SourceI
     from dbcpu.reading_order import in_reading_order
 
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
-    network_input = detector.preprocess(page)
-    probability_map = detector.infer(network_input)
-    result = in_reading_order(detector.postprocess(page, network_input, probability_map), order)
-    results.write(given, page, result, probability_map)
+    result, probability_map = detector.detect_with_map(page)
+    results.write(given, page, in_reading_order(result, order), probability_map)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import sys
 import click
 
 from dbcpu import __version__
+from dbcpu.cli.batch import batch
 from dbcpu.cli.convert import convert
 from dbcpu.cli.detect import detect
 from dbcpu.cli.evaluate import evaluate
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (detect, evaluate, convert, export, inspect, serve):
+for command in (detect, batch, serve, evaluate, convert, export, inspect):
     cli.add_command(command)
 
 

@@ -47,6 +47,26 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+weights_option = click.option(
+    "--weights", type=PATH, metavar="FILE", help="Old checkpoint or model file [default: the model dbcpu carries]."
+)
+
+order_option = click.option(
+    "--order",
+    type=click.Choice(["none", "ltr", "rtl-vertical"]),
+    default="none",
+    show_default=True,
+    help="Reading order: columns and lines from the left, or vertical lines from the right; none: as they are found.",
+)
+
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "auto"]),
+    default="fp32",
+    show_default=True,
+    help="Of the network; auto is bf16 only where the CPU has instructions for it.",
+)
+
 checkpoint_options = _together(
     click.option("--config", type=PATH, metavar="YAML", help="Configuration, such as those in configs/."),
     click.option(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-import cv2
 
 from dbcpu.errors import OutputError, UsageError
 from dbcpu.files import make_folder, write_file
-from dbcpu.writers.crops import crop_instance
 from dbcpu.writers.formats import page_formats
 from dbcpu.writers.json_document import json_line
-from dbcpu.writers.names import output_names, page_name
-from dbcpu.writers.overlay import draw_overlay
+from dbcpu.writers.names import output_names, page_name, seen_from
+from dbcpu.writers.page_files import PageParts, page_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +23,7 @@ if TYPE_CHECKING:
 
     from dbcpu.image import SourceImage
     from dbcpu.result import DetectionResult
-    from dbcpu.writers.formats import PageFormat
 
-STDIN = "-"
 _LINES = ("json", "jsonl")  # several pages may follow each other on stdout
 
 
@@ -61,7 +56,13 @@ class Results:
     ) -> None:
         self._folders = folders
         self._formats = page_formats(formats)
-        self._rotate_crops = rotate_crops
+        self._parts = PageParts(
+            formats=() if folders.results is None else self._formats,
+            overlay=None if folders.overlays is None else "png",
+            crops=folders.crops is not None,
+            rotate_crops=rotate_crops,
+            probability_map=folders.maps is not None,
+        )
         if folders.results is None and len(self._formats) > 1:
             raise UsageError("several formats would mix on stdout", remedy="give a folder with -o")
         if folders.results is None and self._formats[0].name not in _LINES and len(inputs) > 1:
@@ -70,9 +71,15 @@ class Results:
             raise UsageError("there are no crops to rotate", remedy="give a folder with --crops")
         self._names = output_names(inputs)
         self._written: set[Path] = set()
-        for folder in (folders.results, folders.overlays, folders.crops, folders.maps):
-            if folder is not None:
-                make_folder(folder)
+        places = {
+            "result": folders.results,
+            "overlay": folders.overlays,
+            "crop": folders.crops,
+            "map": folders.maps,
+        }
+        self._places = {kind: folder for kind, folder in places.items() if folder is not None}
+        for folder in self._places.values():
+            make_folder(folder)
 
     def write(
         self,
@@ -96,19 +103,14 @@ class Results:
         name = page_name(self._names[given], page.page, several=several)
         if self._folders.results is None:
             self._print(result, several=several)
-        else:
-            for page_format in self._formats:
-                self._save_text(self._folders.results, name, page_format, result)
-        if self._folders.overlays is not None:
-            overlay = draw_overlay(page.pixels_bgr, result)
-            self._save(self._folders.overlays, name.with_name(f"{name.name}.overlay.png"), _png(overlay))
-        if self._folders.crops is not None:
-            for number, instance in enumerate(result.instances, start=1):
-                crop = crop_instance(page.pixels_bgr, instance.polygon, rotate_vertical=self._rotate_crops)
-                self._save(self._folders.crops, name / f"{number:04d}.png", _png(crop))
-        if self._folders.maps is not None:
-            grey = (probability_map * 255).round().astype("uint8")
-            self._save(self._folders.maps, name.with_name(f"{name.name}.map.png"), _png(grey))
+
+        def picture_from(file: Path) -> str:
+            return seen_from(self._places["result"] / file, result.image)
+
+        for kind, file, content in page_files(
+            self._parts, name, page.pixels_bgr, result, probability_map, picture_from
+        ):
+            self._save(self._places[kind], file, content)
 
     def _print(self, result: DetectionResult, *, several: bool) -> None:
         page_format = self._formats[0]
@@ -119,12 +121,6 @@ class Results:
         else:
             click.echo(page_format.write(result), nl=False)
 
-    def _save_text(self, folder: Path, name: Path, page_format: PageFormat, result: DetectionResult) -> None:
-        file_name = page_format.file_name(name)
-        if page_format.finds_picture:
-            result = replace(result, image=_seen_from((folder / file_name).parent, result.image))
-        self._save(folder, file_name, page_format.write(result).encode())
-
     def _save(self, folder: Path, name: Path, content: bytes) -> None:
         path = folder / name
         if path in self._written:  # page 2 of `a.tif` beside a picture called `a.p0002.jpg`
@@ -133,17 +129,3 @@ class Results:
         if name.parent.name:
             make_folder(path.parent)
         write_file(path, content)
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def _seen_from(folder: Path, image: str) -> str:
-    """Return the path of a picture for readers in the folder."""
-    if image == STDIN:
-        return image
-    try:
-        return os.path.relpath(image, folder)
-    except ValueError:  # on Windows, another drive
-        return os.path.abspath(image)  # noqa: PTH100 - does not follow links

@@ -6,6 +6,7 @@ so that a worker that had to be killed is replaced in milliseconds. The pages of
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -134,19 +135,28 @@ def main(descriptor: int) -> None:
                 os.read(awake, 512)
                 _tell_of_ended(children, connection)
             if requests in ready:
-                _, descriptors, _, _ = socket.recv_fds(requests, 1, 1)
-                if not descriptors:
+                descriptor_of_worker = _received_descriptor(requests)
+                if descriptor_of_worker is None:
                     break
                 pid = os.fork()
                 if pid == 0:
                     for inherited in (awake, waker, requests.detach(), descriptor, selector):
                         inherited.close() if isinstance(inherited, selectors.BaseSelector) else os.close(inherited)
-                    _be_worker(work, descriptors[0], lanes)
-                os.close(descriptors[0])
+                    _be_worker(work, descriptor_of_worker, lanes)
+                os.close(descriptor_of_worker)
                 children.add(pid)
                 connection.send(("forked", pid))
     for pid in children:  # the process of the pool has ended: nothing may be written any more
         os.kill(pid, signal.SIGKILL)
+
+
+def _received_descriptor(requests: socket.socket) -> int | None:
+    """Return the descriptor that came with a request; None where the other side is gone."""
+    try:
+        _, descriptors, _, _ = socket.recv_fds(requests, 1, 1)
+    except ConnectionResetError:  # it left before it had read everything
+        return None
+    return descriptors[0] if descriptors else None
 
 
 def _waker_of_ended_children() -> tuple[int, int]:
@@ -164,7 +174,8 @@ def _tell_of_ended(children: set[int], connection: Connection[Any, Any]) -> None
         if pid == 0:
             break
         children.discard(pid)
-        connection.send(("exited", (pid, os.waitstatus_to_exitcode(status))))
+        with contextlib.suppress(OSError):
+            connection.send(("exited", (pid, os.waitstatus_to_exitcode(status))))
 
 
 def _be_worker(work: Work[Any, Any], descriptor: int, lanes: int) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import cv2
+import numpy as np
 
 from dbcpu.writers.markup import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
     import numpy.typing as npt
 
     from dbcpu.result import DetectionResult
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _THUMBNAIL_SIDE = 384  # pixels, for 16 rem on a screen of some density
 _JPEG_QUALITY = 80
+_OUTLINE = (32, 32, 208)  # blue, green, red
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +35,17 @@ class SheetPage:
         name: its heading.
         picture: path of the picture to open, best an overlay, from the folder of the sheet; None for nothing.
         thumbnail: path of a small picture likewise, such as `draw_thumbnail` makes.
-        scores: of the instances.
+        instances: how many there are.
+        lowest_score: of the instances, None where there are none.
         error: why there is no result, or None.
     """
 
     name: str
     picture: str | None = None
     thumbnail: str | None = None
-    scores: tuple[float, ...] = ()
+    instances: int = 0
+    lowest_score: float | None = None
     error: str | None = None
-
-
-def sheet_page(result: DetectionResult, *, picture: str, thumbnail: str) -> SheetPage:
-    """Return what the sheet shows of a result; paths as in `SheetPage`."""
-    name = result.image if result.page == 1 else f"{result.image}, page {result.page}"
-    scores = tuple(instance.score for instance in result.instances)
-    return SheetPage(name=name, picture=picture, thumbnail=thumbnail, scores=scores)
 
 
 def contact_sheet(pages: Iterable[SheetPage], *, title: str) -> Iterator[str]:
@@ -64,22 +60,24 @@ def contact_sheet(pages: Iterable[SheetPage], *, title: str) -> Iterator[str]:
     yield tail
 
 
-def draw_thumbnail(pixels_bgr: npt.NDArray[np.uint8]) -> bytes:
-    """Return a small JPEG of a picture, uint8 (H, W, 3), blue first."""
+def draw_thumbnail(pixels_bgr: npt.NDArray[np.uint8], result: DetectionResult | None = None) -> bytes:
+    """Return a small JPEG of a picture, uint8 (H, W, 3), blue first, with the outlines of a result, if there is one."""
     height, width = pixels_bgr.shape[:2]
     scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels_bgr, size, interpolation=cv2.INTER_AREA)
+    if result is not None:
+        outlines = [np.round(instance.polygon * scale).astype(np.int32) for instance in result.instances]
+        cv2.polylines(small, outlines, True, _OUTLINE, 1, cv2.LINE_AA)
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
 
 
 def _item(page: SheetPage) -> str:
     if page.error is not None:
         attributes, words = ' class="failed"', page.error
-    elif page.scores:
-        lowest = min(page.scores)
-        attributes = f' data-count="{len(page.scores)}" data-score="{lowest:.4f}"'
-        words = f"{len(page.scores)} instances, lowest score {lowest:.2f}"
+    elif page.lowest_score is not None:
+        attributes = f' data-count="{page.instances}" data-score="{page.lowest_score:.4f}"'
+        words = f"{page.instances} instances, lowest score {page.lowest_score:.2f}"
     else:
         attributes, words = ' data-count="0"', "no text"
     link = ' tabindex="0"' if page.picture is None else f' href="{_address(page.picture)}"'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TypeVar
 
 from dbcpu.errors import UsageError
 from dbcpu.result import DetectionResult
@@ -17,8 +18,7 @@ from dbcpu.writers.json_document import json_document, json_line
 from dbcpu.writers.labelme import labelme
 from dbcpu.writers.page_xml import page_xml
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PathT = TypeVar("PathT", bound=PurePath)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class PageFormat:
     prefix: str = ""
     finds_picture: bool = False
 
-    def file_name(self, name: Path) -> Path:
+    def file_name(self, name: PathT) -> PathT:
         """Return the name of the file for a page of that name."""
         return name.with_name(f"{self.prefix}{name.name}{self.suffix}")
 

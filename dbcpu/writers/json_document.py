@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
-from dbcpu.result import SCHEMA_VERSION
+import numpy as np
 
-if TYPE_CHECKING:
-    from dbcpu.result import DetectionResult, TextInstance
+from dbcpu.geometry import Size
+from dbcpu.result import SCHEMA_VERSION, DetectionResult, TextInstance
 
 
 def _number(value: float) -> int | float:
@@ -50,3 +49,28 @@ def json_document(result: DetectionResult) -> str:
     instances = ",\n".join(f"    {_dumps(_instance(instance))}" for instance in result.instances)
     body = f"[\n{instances}\n  ]" if instances else "[]"
     return f'{{\n{head}  "instances": {body}\n}}\n'
+
+
+def read_json_document(content: str | bytes) -> DetectionResult:
+    """Return the result that `json_document` or `json_line` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    document = json.loads(content)
+    try:
+        instances = tuple(
+            TextInstance(polygon=np.array(instance["polygon"], np.float32), score=instance["score"])
+            for instance in document["instances"]
+        )
+        return DetectionResult(
+            image=document["image"],
+            page=document["page"],
+            image_size=Size(document["height"], document["width"]),
+            instances=instances,
+            truncated=document["truncated"],
+            model=document["model"],
+            settings=document["settings"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not the result of a page: {error}") from None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+STDIN = "-"
+PathT = TypeVar("PathT", bound=PurePath)
 
 
 def output_names(inputs: Sequence[str]) -> dict[str, Path]:
@@ -20,7 +23,7 @@ def output_names(inputs: Sequence[str]) -> dict[str, Path]:
     Args:
         inputs: paths as the user gave them; `-` is stdin. The same file twice is one input.
     """
-    paths = {given: Path("stdin") if given == "-" else Path(os.path.abspath(given)) for given in inputs}  # noqa: PTH100
+    paths = {given: Path("stdin") if given == STDIN else Path(os.path.abspath(given)) for given in inputs}  # noqa: PTH100
     distinct = set(paths.values())
     stems = Counter(path.stem for path in distinct)
     full = Counter(path.name for path in distinct)
@@ -35,6 +38,21 @@ def output_names(inputs: Sequence[str]) -> dict[str, Path]:
     return {given: name(path) for given, path in paths.items()}
 
 
-def page_name(name: Path, page: int, *, several: bool) -> Path:
+def page_name(name: PathT, page: int, *, several: bool) -> PathT:
     """Return the name for one page: of several, each carries its number, `scan.p0003`."""
     return name.with_name(f"{name.name}.p{page:04d}") if several else name
+
+
+def seen_from(result_file: Path, image: str) -> str:
+    """Return the path of a picture for readers of a result file: relative to its folder.
+
+    Args:
+        result_file: its path.
+        image: the path of the picture, or `-`, which stays.
+    """
+    if image == STDIN:
+        return image
+    try:
+        return os.path.relpath(image, result_file.parent)
+    except ValueError:  # on Windows, another drive
+        return os.path.abspath(image)  # noqa: PTH100 - does not follow links

@@ -1,0 +1,121 @@
+"""One run at a time on a folder of results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dbcpu.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+HEARTBEAT = 10.0  # seconds between signs of life
+SILENCE = 60.0  # seconds after which a holder on another machine is taken for dead
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for the block; it tells host, process and the last sign of life.
+
+    The system frees the lock of a process that dies, so that of a killed run is taken over at once. Where the folder is
+    shared between machines and locks are not, a holder on another machine counts as alive for a minute after its last
+    heartbeat.
+
+    Raises:
+        OutputError: another run holds it, or the file cannot be written.
+    """
+    try:
+        descriptor = _open_locked(path)
+    except OSError as error:
+        raise OutputError(f"the lock cannot be written: {error.strerror or error}", where=path) from error
+    ended = threading.Event()
+    pulse = threading.Thread(target=_beat, args=(descriptor, ended), daemon=True)
+    try:
+        _sign(descriptor)
+        pulse.start()
+        yield
+    finally:
+        ended.set()
+        if pulse.is_alive():
+            pulse.join()
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            is_ours = _try_lock(descriptor)
+            holder = _holder(descriptor)
+            if not is_ours or _lives_elsewhere(holder):
+                raise OutputError(
+                    f"another run works on these results: {_described(holder)}",
+                    where=path.parent.parent,
+                    remedy="wait until it ends, or choose another folder",
+                )
+            # Between opening and locking, the run before may have deleted the file.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                if holder:
+                    logger.warning("taking over from a run that did not end: %s", _described(holder))
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: a file that is open there cannot be deleted, and the heartbeat has to do
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    """Return what the file says of its holder; nothing where it is new, or was being written."""
+    with contextlib.suppress(ValueError, OSError):
+        content = json.loads(os.pread(descriptor, 4096, 0))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _lives_elsewhere(holder: dict[str, Any]) -> bool:
+    if not holder or holder.get("host") == socket.gethostname():
+        return False
+    return time.time() - float(holder.get("heartbeat", 0)) < SILENCE
+
+
+def _described(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "it has not said which"
+    age = max(0, round(time.time() - float(holder.get("heartbeat", 0))))
+    return f"process {holder.get('process')} on {holder.get('host')}, last heartbeat {age} s ago"
+
+
+def _sign(descriptor: int) -> None:
+    content = {"host": socket.gethostname(), "process": os.getpid(), "heartbeat": round(time.time(), 1)}
+    line = json.dumps(content).ljust(200).encode()  # always the same length: readers never see half of it
+    os.pwrite(descriptor, line, 0)
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):  # a full disk must not end the run here
+            _sign(descriptor)

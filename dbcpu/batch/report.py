@@ -1,0 +1,131 @@
+"""What a run leaves beside the pages' own files: a summary, a contact sheet, formats with one file for all pages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from dbcpu import __version__
+from dbcpu.batch.work import thumbnail_name
+from dbcpu.files import complete_file
+from dbcpu.result import SCHEMA_VERSION
+from dbcpu.writers.contact_sheet import SheetPage, contact_sheet
+from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
+from dbcpu.writers.json_document import read_json_document
+from dbcpu.writers.page_files import overlay_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dbcpu.batch.records import PageRecord
+    from dbcpu.batch.store import FolderStore, Store
+    from dbcpu.batch.work import Facts
+    from dbcpu.result import DetectionResult
+    from dbcpu.writers.page_files import PictureFormat
+
+_MOST_FAILURES = 10_000  # listed in the summary; the manifest has all of them
+
+
+@dataclass
+class Totals:
+    """Sums over records."""
+
+    pages: int = 0
+    failed: int = 0
+    truncated: int = 0
+    instances: int = 0
+    seconds: float = 0.0
+    failures: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, record: PageRecord) -> None:
+        """Count a record."""
+        self.pages += 1
+        self.failed += record.status == "failed"
+        self.truncated += record.truncated
+        self.instances += record.instances
+        self.seconds += record.seconds
+        if record.status == "failed" and len(self.failures) < _MOST_FAILURES:
+            self.failures.append({"path": record.path, "page": record.page, "error": record.error})
+
+
+def write_reports(
+    store: FolderStore,
+    records: Callable[[], Iterable[PageRecord]],
+    facts: Facts,
+    *,
+    run_formats: Sequence[str],
+    overlay: PictureFormat | None,
+    left_out: Mapping[str, int],
+) -> Totals:
+    """Write `summary.json`, `index.html` and the formats of the whole run, from the manifest and the pages' results.
+
+    Args:
+        store: of the pages' results, in whose folder they go.
+        records: gives those of the manifest, from the first one.
+        facts: of the model and the settings.
+        run_formats: names of formats.
+        overlay: form of the overlays, None where there are none.
+        left_out: how many files were left out, by their endings.
+
+    Raises:
+        OutputError: a file cannot be written, or a page's result cannot be read back.
+    """
+    totals = Totals()
+    for record in records():
+        totals.add(record)
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "dbcpu": __version__,
+        "model": facts.model,
+        "pages": totals.pages,
+        "done": totals.pages - totals.failed,
+        "failed": totals.failed,
+        "truncated": totals.truncated,
+        "instances": totals.instances,
+        "seconds": round(totals.seconds, 3),
+        "left_out": dict(sorted(left_out.items())),
+        "failures": totals.failures,
+        "settings": facts.settings,
+    }
+    _write(store.folder / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    title = f"{totals.pages} pages, {totals.instances} instances"
+    pages = (_sheet_page(record, overlay) for record in records())
+    _write(store.folder / "index.html", contact_sheet(pages, title=title))
+    for name in run_formats:
+        run_format = RUN_FORMATS[name]
+        _write(store.folder / run_format.file_name, run_format.write(_results(records(), store)))
+    return totals
+
+
+def _write(path: Path, pieces: Iterable[str]) -> None:
+    with complete_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(pieces)
+
+
+def _results(records: Iterable[PageRecord], store: Store) -> Iterator[DetectionResult]:
+    for record in records:
+        if record.results is not None:
+            yield read_json_document(store.read(json_name(record.results)))
+
+
+def json_name(results: str) -> str:
+    """Return the name of a page's JSON document, by `PageRecord.results`."""
+    return PAGE_FORMATS["json"].file_name(PurePosixPath(results)).as_posix()
+
+
+def _sheet_page(record: PageRecord, overlay: PictureFormat | None) -> SheetPage:
+    name = record.path if record.page == 1 and record.is_last else f"{record.path}, page {record.page}"
+    if record.results is None:
+        return SheetPage(name=name, error=record.error)
+    thumbnail = thumbnail_name(record.results)
+    picture = thumbnail if overlay is None else str(overlay_name(PurePosixPath(record.results), overlay))
+    return SheetPage(
+        name=name,
+        picture=picture,
+        thumbnail=thumbnail,
+        instances=record.instances,
+        lowest_score=record.lowest_score,
+    )

@@ -1,0 +1,328 @@
+"""The work on pages: read, detect, write, tell; done in worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from dbcpu.batch.records import PageRecord, Rest, Unchanged
+from dbcpu.errors import ImageError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from dbcpu.batch.records import Scan, Task
+    from dbcpu.batch.store import Store
+    from dbcpu.detector import Detector
+    from dbcpu.image import SourceImage
+    from dbcpu.reading_order import ReadingOrder
+    from dbcpu.result import DetectionResult
+    from dbcpu.writers.page_files import PictureFormat
+
+logger = logging.getLogger(__name__)
+
+# Of the result file of a page: with these, only this page is to blame, not the place where results go.
+_ERRORS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL)
+_NOT_SHAPING = ("max_pixels", "password")  # they decide whether a page can be read, not what is found on it
+_THUMBNAILS = PurePosixPath("index_files")
+_BYTES_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run has to know of its model and settings.
+
+    Attributes:
+        model: file name of the weights.
+        fingerprint: of the model and all settings that shape results.
+        settings: themselves, ready for JSON.
+    """
+
+    model: str
+    fingerprint: str
+    settings: dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class PageWork:
+    """Detects the text of scans and writes its results; a `Work` of the worker pool.
+
+    Attributes:
+        store: where results go.
+        detector: keyword arguments of `load_detector`.
+        formats: names of page formats, "json" among them.
+        overlay: form of the pictures with the instances drawn over them, or None.
+        crops: whether instances are cut out.
+        rotate_crops: whether crops of vertical text are turned.
+        probability_map: whether these are written.
+        thumbnails: whether small pictures for the contact sheet are written.
+        order: of the instances.
+        reading: keyword arguments of `read_image`.
+        max_bytes: of a file; larger ones are not read.
+        threads: of a worker.
+    """
+
+    store: Store
+    detector: dict[str, Any] = field(default_factory=dict)
+    formats: tuple[str, ...] = ("json",)
+    overlay: PictureFormat | None = None
+    crops: bool = False
+    rotate_crops: bool = False
+    probability_map: bool = False
+    thumbnails: bool = True
+    order: ReadingOrder = "none"
+    reading: dict[str, Any] = field(default_factory=dict)
+    max_bytes: int
+    threads: int = 1
+
+    def prepare(self) -> Facts:
+        """Load the detector.
+
+        Raises:
+            DbcpuError: as `load_detector`.
+        """
+        from dbcpu.detector import DEFAULT_MODEL, load_detector
+        from dbcpu.engine.memory import keep_freed_memory
+        from dbcpu.engine.threads import set_threads
+        from dbcpu.writers.formats import page_formats
+        from dbcpu.writers.page_files import PageParts
+
+        keep_freed_memory()
+        set_threads(1)  # those of a process that is forked would be missing in the new one
+        self._detector: Detector = load_detector(**self.detector)
+        self._parts = PageParts(
+            formats=page_formats(",".join(self.formats)),
+            overlay=self.overlay,
+            crops=self.crops,
+            rotate_crops=self.rotate_crops,
+            probability_map=self.probability_map,
+        )
+        weights = Path(self.detector.get("weights") or DEFAULT_MODEL)
+        with weights.open("rb") as stream:
+            model_sha256 = _sha256(stream)
+        settings = {
+            **self._detector.description,
+            "model_sha256": model_sha256,
+            "formats": sorted(self.formats),
+            "overlay": self.overlay,
+            "crops": self.crops,
+            "rotate_crops": self.rotate_crops,
+            "probability_map": self.probability_map,
+            "thumbnails": self.thumbnails,
+            "order": self.order,
+            "reading": {key: value for key, value in self.reading.items() if key not in _NOT_SHAPING},
+        }
+        self._facts = Facts(
+            model=self._detector.name,
+            fingerprint=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16],
+            settings=settings,
+        )
+        return self._facts
+
+    def __call__(self, task: Task) -> Iterator[PageRecord | Unchanged | Rest]:
+        """Work on a scan, page by page.
+
+        Yields:
+            A record for each page that was not done already. Where pages can be read in any order, those after the
+            first are left for tasks of their own.
+
+        Raises:
+            OutputError: results cannot be written, whatever the page.
+        """
+        from dbcpu.engine.threads import set_threads
+
+        set_threads(self.threads)  # torch counts them for each lane
+        clerk = _Clerk(task, self._facts.fingerprint)
+        done = task.done_pages
+        try:
+            with _opened(task.scan, self.max_bytes) as stream:
+                clerk.sha256 = task.sha256 or _sha256(stream)
+                if task.done_for_sha256 == clerk.sha256:
+                    yield Unchanged(scan=task.scan)
+                    if task.is_complete:
+                        return
+                elif task.done_for_sha256 is not None:
+                    done = frozenset()
+                yield from self._pages(task, done, stream, clerk)
+        except ImageError as error:
+            yield clerk.failed(error)
+
+    def _pages(self, task: Task, done: frozenset[int], stream: BinaryIO, clerk: _Clerk) -> Iterator[PageRecord | Rest]:
+        from dbcpu.image import read_image
+
+        page = task.first_page
+        while page in done:
+            page += 1
+        clerk.turn_to(page)
+        while task.last_page is None or page <= task.last_page:
+            try:
+                for source in read_image(stream, name=task.scan.name, first_page=page, **self.reading):
+                    if page not in done:
+                        yield clerk.done(source, self._write_page(task, source))
+                    page += 1
+                    clerk.turn_to(page)
+                    if task.page_count is None and source.page_count is not None and not source.is_last:
+                        yield Rest(task=task, first_page=page, page_count=source.page_count, sha256=clerk.sha256)
+                        return
+                    del source  # a large page must not stay in memory while the next one is read
+                    if page == (task.last_page or 0) + 1:
+                        return
+                return
+            except (OutputError, GeneratorExit):
+                raise
+            except Exception as error:  # whatever a page does to the libraries below, the others go on
+                yield clerk.failed(_image_error(error))
+                if task.page_count is None:
+                    return
+                page += 1
+                clerk.turn_to(page)
+
+    def _write_page(self, task: Task, source: SourceImage) -> DetectionResult:
+        """Detect the text of a page and write its files."""
+        from dbcpu.reading_order import in_reading_order
+        from dbcpu.writers.page_files import page_files
+
+        result, probability_map = self._detector.detect_with_map(source)
+        result = in_reading_order(result, self.order)
+        name = Path(results_of(source))
+        written: set[str] = set()
+
+        def picture_from(file: Path) -> str:
+            return self.store.picture_from(file.as_posix(), task.scan.path)
+
+        files = page_files(self._parts, name, source.pixels_bgr, result, probability_map, picture_from)
+        for _, file, content in files:
+            self._write(file.as_posix(), content)
+            written.add(file.as_posix())
+        if self.thumbnails:
+            from dbcpu.writers.contact_sheet import draw_thumbnail
+
+            thumbnail = thumbnail_name(name.as_posix())
+            self._write(thumbnail, draw_thumbnail(source.pixels_bgr, result))
+            written.add(thumbnail)
+        if task.replaces:
+            remove_page(self.store, name.as_posix(), keep=written)
+        return result
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self.store.write(name, content)
+        except OutputError as error:
+            if getattr(error.__cause__, "errno", None) in _ERRORS_OF_A_NAME:
+                raise ImageError(f"its results {error.what}", where=name) from error
+            raise
+
+
+def results_of(source: SourceImage) -> str:
+    """Return the base of the names of a page's files, such as `a/b.jpg`, or `a/b.pdf.p0003` where there are several."""
+    from dbcpu.writers.names import page_name
+
+    several = not (source.page == 1 and source.is_last)
+    return page_name(PurePosixPath(source.name), source.page, several=several).as_posix()
+
+
+def thumbnail_name(results: str) -> str:
+    """Return the name of a page's small picture, by `PageRecord.results`."""
+    return f"{_THUMBNAILS}/{results}.jpg"
+
+
+def remove_page(store: Store, results: str, *, keep: Collection[str] = ()) -> None:
+    """Remove the files of a page, by `PageRecord.results`, but for those to keep.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    from dbcpu.writers.page_files import crop_names, possible_names
+
+    for name in (*map(str, possible_names(PurePosixPath(results))), thumbnail_name(results)):
+        if name not in keep:
+            store.remove(name)
+    for crop in map(str, crop_names(PurePosixPath(results))):
+        if crop not in keep:
+            if not store.exists(crop):
+                break
+            store.remove(crop)
+
+
+class _Clerk:
+    """Writes the records of a task's pages."""
+
+    def __init__(self, task: Task, fingerprint: str) -> None:
+        self._task = task
+        self._fingerprint = fingerprint
+        self.sha256 = task.sha256
+        self.turn_to(task.first_page)
+
+    def turn_to(self, page: int) -> None:
+        """Begin a page, which the next record is of; its reading counts from the end of the one before."""
+        self._page = page
+        self._started = getattr(self, "_ended", time.perf_counter())
+
+    def done(self, source: SourceImage, result: DetectionResult) -> PageRecord:
+        scores = [instance.score for instance in result.instances]
+        return self._record(
+            status="done",
+            is_last=source.is_last,
+            instances=len(scores),
+            lowest_score=min(scores, default=None),
+            truncated=result.truncated,
+            results=results_of(source),
+        )
+
+    def failed(self, error: ImageError) -> PageRecord:
+        what = error.what if error.remedy is None else f"{error.what} ({error.remedy})"
+        is_last = self._task.page_count in (None, self._page)
+        return self._record(status="failed", is_last=is_last, error=what)
+
+    def _record(self, **fields: Any) -> PageRecord:
+        self._ended = time.perf_counter()
+        return PageRecord(
+            path=self._task.scan.name,
+            page=self._page,
+            size=self._task.scan.size,
+            mtime_ns=self._task.scan.mtime_ns,
+            sha256=self.sha256,
+            seconds=round(self._ended - self._started, 3),
+            settings=self._fingerprint,
+            **fields,
+        )
+
+
+def _image_error(error: Exception) -> ImageError:
+    if isinstance(error, ImageError):
+        return error
+    logger.debug("traceback", exc_info=error)
+    return ImageError(f"unexpected error: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _opened(scan: Scan, max_bytes: int) -> Iterator[BinaryIO]:
+    if scan.size > max_bytes:
+        what = f"{scan.size} bytes are more than the limit of {max_bytes}"
+        raise ImageError(what, remedy="raise --max-bytes if the file can be trusted")
+    try:
+        stream = open(scan.path, "rb")  # noqa: PTH123, SIM115 - a string that may be no valid text; closed below
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise ImageError("no such file" if missing else f"cannot be opened: {error.strerror or error}") from error
+    with stream:
+        yield stream
+
+
+def _sha256(stream: BinaryIO) -> str:
+    """Return the digest of a stream, which is left at its start."""
+    digest = hashlib.sha256()
+    try:
+        while chunk := stream.read(_BYTES_AT_ONCE):
+            digest.update(chunk)
+        stream.seek(0)
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()

@@ -1,0 +1,238 @@
+"""`dbcpu batch`: folders of scans, through the night if need be."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dbcpu.cli.options import (
+    PATH,
+    checkpoint_options,
+    order_option,
+    postprocess_options,
+    precision_option,
+    resize_options,
+    source_options,
+    verbosity_options,
+    weights_option,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import BinaryIO
+
+    from dbcpu.batch.local import Engine
+    from dbcpu.batch.store import FolderStore
+    from dbcpu.batch.work import PageWork
+    from dbcpu.reading_order import ReadingOrder
+    from dbcpu.writers.page_files import PictureFormat
+
+logger = logging.getLogger(__name__)
+_DEFAULT_SECONDS = 300.0
+_DEFAULT_BYTES = 4 << 30
+
+
+@click.command(short_help="Find the text in folders of scans, and go on where a run stopped.")
+@click.argument("given", nargs=-1, metavar="[SOURCE]...")
+@click.argument("results", type=PATH, metavar="RESULTS")
+@click.option(
+    "--from-list",
+    "lists",
+    multiple=True,
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Also the files it names, one a line or ended by null bytes; - is stdin.",
+)
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="Of folders, only files that match, whatever they end in."
+)
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Of folders, leave out files and folders that match.")
+@weights_option
+@checkpoint_options
+@resize_options
+@postprocess_options
+@source_options
+@click.option(
+    "--format",
+    "formats",
+    default="json",
+    show_default=True,
+    metavar="NAME[,NAME...]",
+    help="Beside json, always written: icdar, labelme, page-xml, alto, hocr; for all pages: jsonl, csv, coco.",
+)
+@order_option
+@click.option("--overlay", is_flag=True, help="Draw the instances over each page.")
+@click.option(
+    "--overlay-format", type=click.Choice(["jpeg", "png"]), default="jpeg", show_default=True, help="Of these pictures."
+)
+@click.option("--crops", is_flag=True, help="Cut out each instance, straightened.")
+@click.option("--rotate-crops", is_flag=True, help="Turn crops of vertical text by 90 degrees, top to the left.")
+@click.option("--save-map", is_flag=True, help="Write each probability map.")
+@precision_option
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Processes, which share the model's memory [default: one a CPU]; 0: this process alone.",
+)
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of each [default: CPUs by workers].")
+@click.option(
+    "--page-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=_DEFAULT_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="Give up on a page after that time.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=_DEFAULT_BYTES,
+    metavar="N",
+    help="Refuse larger files [default: 4 GiB].",
+)
+@click.option("--force", is_flag=True, help="Do again what has results already.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed in earlier runs.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first page that fails.")
+@click.option("--max-failures", type=click.IntRange(1), metavar="N", help="Stop when N pages have failed.")
+@click.option("--log-json", is_flag=True, help="Tell on stderr of every page as a line of JSON.")
+@verbosity_options
+def batch(
+    given: tuple[str, ...],
+    results: Path,
+    lists: tuple[BinaryIO, ...],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    workers: int | None,
+    threads: int | None,
+    page_seconds: float,
+    force: bool,
+    retry_failed: bool,
+    fail_fast: bool,
+    max_failures: int | None,
+    log_json: bool,
+    **settings: Any,
+) -> None:
+    """Find the text in each SOURCE and write the RESULTS into a folder that mirrors them.
+
+    A SOURCE is a folder, a file or a quoted pattern: pictures, TIFFs of many pages, animations, PDFs. Run the same
+    command again to go on after an interruption: pages whose results are there are skipped while file, model and
+    settings stay the same. RESULTS/manifest.jsonl has a line for every page, RESULTS/index.html shows them.
+    """
+    from dbcpu.batch.lock import locked
+    from dbcpu.batch.run import RunOptions, run_batch
+    from dbcpu.batch.sources import Sources
+    from dbcpu.batch.store import FolderStore
+    from dbcpu.cli.progress import Progress
+    from dbcpu.engine.threads import available_cpus
+    from dbcpu.errors import UsageError
+
+    if not given and not lists:
+        raise UsageError("nothing to read", remedy="name folders or files before the folder of the results")
+    sources = Sources(given=given, lists=lists, include=include, exclude=exclude, results=results)
+    sources.check()
+    cpus = available_cpus()
+    workers = cpus if workers is None else workers
+    store = FolderStore(results)
+    work, run_formats = _page_work(store, threads=threads or max(1, cpus // max(1, workers)), **settings)
+    options = RunOptions(
+        force=force,
+        retry_failed=retry_failed,
+        most_failures=1 if fail_fast else max_failures,
+        run_formats=run_formats,
+        overlay=work.overlay,
+    )
+    progress = Progress(as_json=log_json)
+    store.make()
+    with locked(store.lock), _until_signalled() as is_stopped:
+        store.prepare()
+        engine = _engine(work, workers, page_seconds)
+        has_ended = False
+        try:
+            with progress.showing(None if lists else sources.count):
+                totals = run_batch(sources, store, engine, options, progress, is_stopped=is_stopped)
+            has_ended = True
+        finally:
+            engine.close(graceful=has_ended)
+        if is_stopped():
+            raise KeyboardInterrupt
+    progress.end(totals)
+
+
+def _page_work(
+    store: FolderStore,
+    *,
+    formats: str,
+    order: ReadingOrder,
+    overlay: bool,
+    overlay_format: PictureFormat,
+    crops: bool,
+    rotate_crops: bool,
+    save_map: bool,
+    ignore_exif: bool,
+    max_pixels: int | None,
+    dpi: int | None,
+    password: str | None,
+    max_bytes: int,
+    threads: int,
+    **detector: Any,
+) -> tuple[PageWork, tuple[str, ...]]:
+    """Return what is to be done with each page, and the formats of the whole run."""
+    from dbcpu.batch.work import PageWork
+    from dbcpu.errors import UsageError
+    from dbcpu.writers.formats import RUN_FORMATS, page_formats
+
+    if rotate_crops and not crops:
+        raise UsageError("there are no crops to rotate", remedy="give --crops")
+    names = [name.strip() for name in formats.split(",")]
+    of_pages = page_formats(",".join(["json", *(name for name in names if name not in RUN_FORMATS)]))
+    reading = {"ignore_exif": ignore_exif, "max_pixels": max_pixels, "dpi": dpi, "password": password}
+    work = PageWork(
+        store=store,
+        detector=detector,
+        formats=tuple(page_format.name for page_format in of_pages),
+        overlay=overlay_format if overlay else None,
+        crops=crops,
+        rotate_crops=rotate_crops,
+        probability_map=save_map,
+        order=order,
+        reading={name: value for name, value in reading.items() if value is not None},
+        max_bytes=max_bytes,
+        threads=threads,
+    )
+    return work, tuple(name for name in RUN_FORMATS if name in names)
+
+
+def _engine(work: PageWork, workers: int, page_seconds: float) -> Engine:
+    from dbcpu.batch.local import LocalEngine, SerialEngine
+    from dbcpu.workers.pool import WorkerPool
+
+    if workers == 0:
+        return SerialEngine(work)
+    return LocalEngine(WorkerPool(work, workers=workers), seconds_per_page=page_seconds)
+
+
+@contextlib.contextmanager
+def _until_signalled() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether the user wants the run to end; a second Ctrl-C ends it at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        logger.warning("finishing the pages in work; once more stops at once")
+
+    before = [(number, signal.signal(number, ask)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
