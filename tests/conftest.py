@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,14 @@ def make_checkpoint(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFact
         return path
 
     return make
+
+
+@pytest.fixture
+def warnings_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What the package logs from warnings upwards, whatever the command line has set up before."""
+    monkeypatch.setattr(logging.getLogger("dbcpu"), "propagate", True)
+    caplog.set_level(logging.WARNING, "dbcpu")
+    return caplog
 
 
 @pytest.fixture

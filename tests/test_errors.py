@@ -24,6 +24,7 @@ def test_exit_codes_are_the_documented_ones():
         "TruthError": 5,
         "OutputError": 6,
         "SomeImagesFailedError": 7,
+        "WorkerError": 1,
     }
 
 

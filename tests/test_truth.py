@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -125,16 +124,12 @@ def test_scores_may_be_missing(tmp_path: Path):
     assert [[detection.score for detection in page] for page in found.values()] == [[None], [None, 0.001]]
 
 
-def test_pages_and_files_without_each_other_are_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+def test_pages_and_files_without_each_other_are_warned_of(tmp_path: Path, warnings_logged: pytest.LogCaptureFixture):
     for stem in ("a", "x", "y"):
         (tmp_path / f"{stem}.json").write_text('{"instances": []}', encoding="utf-8")
-    monkeypatch.setattr(logging.getLogger("dbcpu"), "propagate", True)  # the command line turns it off
-    caplog.set_level(logging.WARNING, "dbcpu")
     found = read_detections(tmp_path, ["a", *"bcdef"])
     assert found == dict.fromkeys("abcdef", ())
-    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+    assert [record.getMessage().split(": ", 1)[1] for record in warnings_logged.records] == [
         "no detections of a page, counted as nothing found: b, c, d and 2 more",
         "detections of a page without ground truth: x, y",
     ]

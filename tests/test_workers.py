@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -133,11 +132,11 @@ def test_a_task_that_hangs_is_killed_and_its_neighbour_is_no_culprit():
         assert pool.free == 2
 
 
-def test_what_workers_log_reaches_the_loggers_of_this_process(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.WARNING, "dbcpu"), pool_of() as pool:
+def test_what_workers_log_reaches_the_loggers_of_this_process(warnings_logged: pytest.LogCaptureFixture):
+    with pool_of() as pool:
         pool.submit(0, ("log", 12))
         events_until(pool, lambda events: ended(events) == {0})
-    assert [record.getMessage() for record in caplog.records] == ["task 12 speaks"]
+    assert [record.getMessage() for record in warnings_logged.records] == ["task 12 speaks"]
 
 
 def test_a_graceful_end_lets_running_tasks_finish():
