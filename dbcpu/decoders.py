@@ -31,7 +31,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from dbcpu.errors import ImageError
+from dbcpu.errors import ImageError, NoSuchPageError
 from dbcpu.geometry import Size
 from dbcpu.pixels import Pixels, bgr_from_picture, bgr_from_samples, turn_back, turn_upright
 
@@ -207,7 +207,7 @@ def _advance(picture: ImageFile.ImageFile) -> bool:
 def check_first_page(first_page: int, count: int) -> None:
     """Refuse to begin beyond the last page of a file."""
     if first_page > count:
-        raise ImageError(f"the file ends with page {count}")
+        raise NoSuchPageError(f"the file ends with page {count}")
 
 
 def _pass_over(picture: ImageFile.ImageFile, first_page: int) -> None:

@@ -63,6 +63,10 @@ class ImageError(DbcpuError):
     exit_code = 5
 
 
+class NoSuchPageError(ImageError):
+    """A page that is asked for and that the file does not have."""
+
+
 class TruthError(DbcpuError):
     """Ground truth, or detections to compare with it, that cannot be read."""
 

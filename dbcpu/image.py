@@ -144,7 +144,7 @@ def _open(source: Any, name: str) -> Iterator[BinaryIO]:
 def _image_error(error: Exception, where: str) -> ImageError:
     """Say what went wrong in words that a person with a folder of scans can use."""
     if isinstance(error, ImageError):
-        return ImageError(error.what, where=where, remedy=error.remedy)
+        return type(error)(error.what, where=where, remedy=error.remedy)
     if isinstance(error, FileNotFoundError):
         return ImageError("no such file", where=where)
     if isinstance(error, IsADirectoryError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,12 +12,15 @@ import numpy as np
 import pytest
 from helpers import run_cli
 
+from dbcpu.cli.serve import serve
 from dbcpu.errors import ConfigError, ImageError
 from dbcpu.geometry import Size
 from dbcpu.serve.keeping import Keeping, Session
 from dbcpu.serve.problems import BUSY, KINDS, ServeError, problem, problem_headers
 from dbcpu.serve.settings import read_keys
 from dbcpu.serve.work import KeptMap, Picture
+
+ROOT = Path(__file__).parents[1]
 
 
 def session_of(size: int) -> Session:
@@ -94,3 +100,19 @@ def test_an_address_in_use_is_a_usage_error():
 def test_weights_that_cannot_be_loaded_end_the_server(tmp_path: Path):
     code, _, err = run_cli("serve", "--port", 0, "--weights", tmp_path / "missing")
     assert (code, "missing" in err) == (4, True)
+
+
+def test_settings_for_deployment_exist():
+    names = {parameter.name.upper() for parameter in serve.params if parameter.name}
+    files = [ROOT / "README.md", *(ROOT / "configs/deploy").iterdir()]
+    asked = {name for path in files for name in re.findall(r"DBCPU_SERVE_(\w+)", path.read_text(encoding="utf-8"))}
+    assert {"HOST", "WEIGHTS", "API_KEY_FILE"} <= asked <= names
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_takes_the_unit(tmp_path: Path):
+    unit = tmp_path / "dbcpu.service"
+    text = (ROOT / "configs/deploy/dbcpu.service").read_text(encoding="utf-8")
+    unit.write_text(text.replace("/opt/dbcpu/bin/dbcpu", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

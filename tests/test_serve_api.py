@@ -16,6 +16,8 @@ from helpers import run_cli
 from PIL import Image
 from serving import SAMPLE, Served, serving
 
+from dbcpu.serve.models import BatchLine
+
 LIMITS = ("--max-body", 4, "--max-pixels", 2, "--max-network-pixels", 0.2, "--max-pages", 3, "--max-files", 4)
 
 
@@ -110,15 +112,15 @@ def test_every_page_of_a_file_is_answered_or_one_of_them(client: httpx.Client):
         ({}, b"nonsense", 422, "picture: not a picture of a known format"),
         ({}, SAMPLE.read_bytes()[:-20_000], 422, "picture: truncated"),
         ({}, pictures.png(np.zeros((2000, 2000), np.uint8)), 422, "2000 x 2000 pixels are more than the limit"),
-        ({"short_side": 1000}, SAMPLE.read_bytes(), 413, "over the limit of 200000 pixels"),
+        ({"short_side": 416}, SAMPLE.read_bytes(), 413, "over the limit of 200000 pixels"),
+        ({"short_side": 448}, SAMPLE.read_bytes(), 422, "short_side: 448 is over the limit of 416"),
         ({}, tiff_of(4), 413, "more than 3 pages"),
         ({"format": "overlay-png"}, tiff_of(2), 422, "choose one with `page`"),
-        ({"page": 9}, tiff_of(2), 422, "page 9"),
+        ({"page": 9}, tiff_of(2), 404, "page 9: the file ends with page 2"),
         ({}, b"0" * (5 << 20), 413, "over the limit of 4194304"),
         ({"score_threshold": 1.5}, b"x", 422, "score_threshold: "),
         ({"score_treshold": 0.5}, b"x", 422, "score_treshold: "),
         ({"unclip_ratio": "nan"}, b"x", 422, "unclip_ratio: "),
-        ({"keep": True, "format": "icdar"}, b"x", 422, "keep: "),
     ],
 )
 def test_what_cannot_be_done_is_a_problem_with_its_reason(
@@ -157,6 +159,7 @@ def test_a_batch_answers_each_page_in_order_and_goes_on_after_a_failure(client: 
     response = client.post("/v1/detect/batch", files=files)
     lines = [json.loads(line) for line in response.text.splitlines()]
     assert response.headers["content-type"] == "application/x-ndjson"
+    assert all(BatchLine.model_validate(line) for line in lines)
     assert [(line["file"], line["name"]) for line in lines] == [(0, "a.tif"), (0, "a.tif"), (1, "b.jpg"), (2, "c.jpg")]
     assert [line["result"]["page"] for line in lines if "result" in line] == [1, 2, 1]
     assert (lines[2]["problem"]["status"], lines[2]["problem"]["title"]) == (422, "The picture cannot be read")
@@ -186,7 +189,19 @@ def test_a_kept_picture_gives_lines_overlays_and_its_pages(client: httpx.Client)
     small = client.get(f"/v1/sessions/{token}/pages/2?longest=30")
     sizes = [Image.open(io.BytesIO(response.content)).size for response in (overlay, page, small)]
     assert sizes == [(60, 40), (60, 40), (30, 20)]
-    assert client.get(f"/v1/sessions/{token}?page=3").status_code == 422
+    assert client.get(f"/v1/sessions/{token}?page=3").status_code == 404
+
+
+def test_every_format_names_the_session_of_what_is_kept(client: httpx.Client, sample: bytes):
+    lines = client.post("/v1/detect?keep=true&format=icdar", content=sample)
+    again = client.get(f"/v1/sessions/{lines.headers['dbcpu-session']}?format=icdar")
+    assert again.text == lines.text
+    assert "dbcpu-session" not in client.post("/v1/detect", content=sample).headers
+
+
+def test_other_methods_are_told_the_right_ones(client: httpx.Client):
+    response = client.put("/v1/sessions/x")
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET")
 
 
 def test_a_forgotten_picture_is_gone(client: httpx.Client, sample: bytes):

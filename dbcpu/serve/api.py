@@ -23,7 +23,7 @@ from dbcpu.serve.models import (
     Models,
     SessionQuery,
 )
-from dbcpu.serve.openapi import described, picture_body, problems
+from dbcpu.serve.openapi import SESSION_HEADER, SESSION_LINKS, described, picture_body, problems
 from dbcpu.serve.problems import (
     BUSY,
     DEADLINE,
@@ -87,30 +87,33 @@ class Api:
         router.add_api_route(
             "/detect",
             self.detect,
+            operation_id="detect",
             methods=["POST"],
             summary="Find the text in a file",
             response_class=Response,
             responses={
-                200: described(DetectResponse, "The pages.", ["text/plain", "image/png"]),
-                **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS),
+                200: {**described(DetectResponse, "The pages.", ["text/plain", "image/png"]), **SESSION_LINKS},
+                **problems(MALFORMED, NOT_FOUND, TOO_SLOW, *_WORK_PROBLEMS),
             },
             openapi_extra=picture_body(several=False),
         )
         router.add_api_route(
             "/detect/batch",
             self.detect_batch,
+            operation_id="detect_batch",
             methods=["POST"],
             summary="Find the text in several files, answered line by line",
             response_class=Response,
             responses={
                 200: described(BatchLine, "A JSON document a line.", media_type="application/x-ndjson"),
-                **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS),
+                **problems(MALFORMED, NOT_FOUND, TOO_SLOW, *_WORK_PROBLEMS),
             },
             openapi_extra=picture_body(several=True),
         )
         router.add_api_route(
             "/sessions/{token}",
             self.detect_again,
+            operation_id="detect_again",
             methods=["GET"],
             summary="Try other settings on a kept picture, without running the network again",
             response_class=Response,
@@ -122,6 +125,7 @@ class Api:
         router.add_api_route(
             "/sessions/{token}",
             self.forget,
+            operation_id="forget",
             methods=["DELETE"],
             summary="Forget a kept picture",
             status_code=204,
@@ -131,6 +135,7 @@ class Api:
         router.add_api_route(
             "/sessions/{token}/pages/{page}",
             self.page_picture,
+            operation_id="page_picture",
             methods=["GET"],
             summary="A page of a kept picture as JPEG, upright",
             response_class=Response,
@@ -139,7 +144,9 @@ class Api:
                 **problems(NOT_FOUND, *_WORK_PROBLEMS),
             },
         )
-        router.add_api_route("/models", self.models, methods=["GET"], summary="The network and its settings")
+        router.add_api_route(
+            "/models", self.models, operation_id="models", methods=["GET"], summary="The network and its settings"
+        )
         return router
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
@@ -147,8 +154,7 @@ class Api:
 
         Polygons are in pixels of the upright page.
         """
-        if query.keep and query.form != "json":
-            raise ServeError(SETTING, "only JSON can name the session of what is kept", where="keep")
+        self._check_size(query.short_side)
         with self._room.share() as share:
             (picture,) = await read_pictures(request, self._limits, share, most=1)
             task = Detection(
@@ -167,6 +173,7 @@ class Api:
         Each page is a line, in the order of the files; a file that fails is a line with its problem, and the others go
         on.
         """
+        self._check_size(query.short_side)
         with contextlib.ExitStack() as held:
             share = held.enter_context(self._room.share())
             pictures = await read_pictures(request, self._limits, share, most=self._limits.max_files)
@@ -218,6 +225,11 @@ class Api:
             postprocess=facts.postprocess,
         )
         return Models(models=[model])
+
+    def _check_size(self, short_side: int | None) -> None:
+        largest = self._limits.largest_short_side
+        if short_side is not None and short_side > largest:
+            raise ServeError(SETTING, f"short_side: {short_side} is over the limit of {largest}")
 
     async def _answers(self, job: Job, request: Request) -> list[PageDone]:
         """Gather the answers; a client who leaves gives up its place.
@@ -314,9 +326,10 @@ async def _wait_until_left(request: Request) -> None:
 
 
 def _response(pages: Sequence[PageDone], form: str, session: str | None) -> Response:
+    headers = None if session is None else {SESSION_HEADER: session}
     if form == "json":
         head = b'{"session": ' + json.dumps(session).encode() + b', "pages": ['
         body = head + b",\n".join(done.body for done in pages) + b"]}\n"
     else:
         body = b"".join(done.body for done in pages)  # of an overlay there is one
-    return Response(body, media_type=_MEDIA_TYPES[form])
+    return Response(body, headers=headers, media_type=_MEDIA_TYPES[form])

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, HTMLResponse
+from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 
 from dbcpu.errors import DbcpuError
@@ -27,7 +28,7 @@ from dbcpu.serve.documentation import documentation_page
 from dbcpu.serve.keeping import Keeping
 from dbcpu.serve.metrics import Metrics
 from dbcpu.serve.models import Health
-from dbcpu.serve.openapi import openapi_document, problems
+from dbcpu.serve.openapi import SESSION_HEADER, openapi_document, problems
 from dbcpu.serve.problems import (
     BUSY,
     MALFORMED,
@@ -44,7 +45,7 @@ from dbcpu.serve.problems import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -89,12 +90,13 @@ def create_app(settings: ServeSettings, facts: ModelFacts, line: Line) -> FastAP
             await line.stop()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.openapi = functools.cache(lambda: openapi_document(app))  # type: ignore[method-assign]
+    app.openapi = functools.cache(lambda: openapi_document(app, settings.limits))  # type: ignore[method-assign]
     protected = [Depends(_key_check(settings.keys))] if settings.keys else []
     unauthorised = problems(NO_KEY) if settings.keys else {}
     api = Api(settings, facts, line, keeping, metrics)
-    app.include_router(api.router(), dependencies=protected, responses=unauthorised)
-    _add_errors(app)
+    router = api.router()
+    app.include_router(router, dependencies=protected, responses=unauthorised)
+    _add_errors(app, router.routes)
 
     _add_watching(app, line, metrics, keeping, protected, unauthorised)
     _add_pages(app)
@@ -105,7 +107,7 @@ def create_app(settings: ServeSettings, facts: ModelFacts, line: Line) -> FastAP
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", SESSION_HEADER],
         )
     app.add_middleware(_Watch, metrics=metrics)
     return app
@@ -159,8 +161,8 @@ def _key_check(keys: tuple[str, ...]) -> Any:
     return check
 
 
-def _add_errors(app: FastAPI) -> None:
-    """Give every error the same shape."""
+def _add_errors(app: FastAPI, included: Sequence[BaseRoute]) -> None:
+    """Give every error the same shape; `included` are the routes of routers, which the application does not list."""
 
     def respond(error: DbcpuError, headers: dict[str, str] | None = None) -> Response:
         headers = {**(headers or {}), **problem_headers(error)}
@@ -176,7 +178,7 @@ def _add_errors(app: FastAPI) -> None:
         status = error.status_code if isinstance(error, HTTPException) else 500
         kind = {404: NOT_FOUND, 405: METHOD}.get(status, MALFORMED)
         what = f"there is no {request.method} {request.url.path}"
-        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        headers = {"Allow": ", ".join(_methods_at(request, [*app.routes, *included]))} if kind is METHOD else {}
         return respond(ServeError(kind, what, remedy="/docs has all addresses"), headers)
 
     async def invalid(_: Request, error: Exception) -> Response:
@@ -192,6 +194,12 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _methods_at(request: Request, routes: Sequence[BaseRoute]) -> list[str]:
+    """Return the methods that the address of a request takes, of all routes there."""
+    there = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in there for method in getattr(route, "methods", None) or ()})
 
 
 class _Watch:

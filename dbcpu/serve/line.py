@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _GRACE = 2.0  # seconds that a running task goes on for a client who has left, before its worker is killed for it
+_MOST_DEATHS = 2  # of workers over a task
 _SMOOTHING = 0.1  # weight of the latest task in the mean of seconds that tasks take
 
 
@@ -53,11 +54,14 @@ class Job:
         self.waited: float | None = None
         self.timer: asyncio.TimerHandle | None = None
         self._answers: asyncio.Queue[PageDone | DbcpuError | None] = asyncio.Queue()
+        self._pages: set[int] = set()
+        self.deaths = 0
         self.is_over = False
 
     def answer(self, answer: PageDone) -> None:
-        """Hand an answer to the one who iterates."""
-        if not self.is_over:
+        """Hand an answer to the one who iterates; once for each page, also where the task is done again."""
+        if not self.is_over and answer.page not in self._pages:
+            self._pages.add(answer.page)
             self._answers.put_nowait(answer)
 
     def end(self, error: DbcpuError | None = None) -> None:
@@ -204,10 +208,21 @@ class Line:
             elif isinstance(event, Raised):
                 job.end(_as_known(event.error))
             elif isinstance(event, Died):
-                self.deaths += 1
-                logger.warning("a worker process died: %s", event.reason)
-                job.end(ServeError(WORKER_DIED, event.reason, remedy="if the same picture does it again, report it"))
+                self._bury(job, event)
         self._dispatch()
+
+    def _bury(self, job: Job, event: Died) -> None:
+        """Give the task another worker, in case that the first one was killed for no fault of the picture."""
+        self.deaths += 1
+        job.deaths += 1
+        logger.warning("a worker process died: %s", event.reason)
+        if job.is_over:
+            return
+        if job.deaths < _MOST_DEATHS:
+            self._waiting.appendleft(job)
+        else:
+            what = f"{job.deaths} processes died over it, the last one {event.reason}"
+            job.end(ServeError(WORKER_DIED, what, remedy="please report the picture, unless memory has run out"))
 
     def _break(self, error: DbcpuError) -> None:
         self.error = error

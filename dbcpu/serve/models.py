@@ -61,7 +61,7 @@ class FileSettings(Settings):
     """Settings of a request that brings pictures."""
 
     short_side: Annotated[
-        Annotated[int, Field(ge=32, le=4096)] | None, Field(description="Resize the short side to so many pixels.")
+        Annotated[int, Field(ge=32)] | None, Field(description="Resize the short side to so many pixels.")
     ] = None
 
 
@@ -71,7 +71,7 @@ class DetectQuery(FileSettings):
     form: Annotated[Literal["json", "icdar", "overlay-png"], FORM] = "json"
     page: Annotated[Annotated[int, PAGE] | None, Field(description="The only page to look at.")] = None
     keep: Annotated[
-        bool, Field(description="Keep the probability maps for a while: the answer names the session. JSON only.")
+        bool, Field(description="Keep the probability maps for a while; the header `Dbcpu-Session` has the token.")
     ] = False
 
 

@@ -18,10 +18,24 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dbcpu.serve.problems import Kind
+    from dbcpu.serve.settings import Limits
 
 _BINARY = {"type": "string", "format": "binary"}
 _PICTURES = ("application/octet-stream", "image/*", "application/pdf")
 _SCHEMAS = "#/components/schemas/"
+SESSION_HEADER = "Dbcpu-Session"
+_TOKEN = {"token": f"$response.header.{SESSION_HEADER}"}
+# What a kept picture can be asked for: parts of a response's description.
+SESSION_LINKS = {
+    "headers": {
+        SESSION_HEADER: {"description": "Token of what is kept, with `keep`.", "schema": {"type": "string"}},
+    },
+    "links": {
+        "again": {"operationId": "detect_again", "parameters": _TOKEN},
+        "picture": {"operationId": "page_picture", "parameters": {**_TOKEN, "page": "$response.body#/pages/0/page"}},
+        "forget": {"operationId": "forget", "parameters": _TOKEN},
+    },
+}
 
 
 def described(
@@ -54,11 +68,12 @@ def picture_body(*, several: bool) -> dict[str, Any]:
     file = {"type": "array", "items": _BINARY, "minItems": 1} if several else _BINARY
     form = {"type": "object", "required": ["file"], "properties": {"file": file}, "additionalProperties": False}
     raw = {} if several else {media_type: {"schema": _BINARY} for media_type in _PICTURES}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}}
+    multipart = {"schema": form, "encoding": {"file": {"contentType": "image/*, application/pdf"}}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": multipart, **raw}}}
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, with the models that only the descriptions above refer to."""
+def openapi_document(app: FastAPI, limits: Limits) -> dict[str, Any]:
+    """Return the document, with the models that only the descriptions above refer to, and this server's limits."""
     document = get_openapi(
         title="dbcpu",
         version=__version__,
@@ -72,4 +87,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name, schema in definitions["$defs"].items():
         schemas.setdefault(name, schema)
+    for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "short_side":
+                parameter["schema"]["anyOf"][0]["maximum"] = limits.largest_short_side
     return document

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from dbcpu.errors import ConfigError, DbcpuError, ImageError, UsageError
+from dbcpu.errors import ConfigError, DbcpuError, ImageError, NoSuchPageError, UsageError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -27,7 +27,7 @@ class Kind:
 
 MALFORMED = Kind("malformed", 400, "The request is malformed")
 NO_KEY = Kind("key", 401, "The request carries no valid API key")
-NOT_FOUND = Kind("not-found", 404, "There is nothing at this address")
+NOT_FOUND = Kind("not-found", 404, "There is no such thing here")
 METHOD = Kind("method", 405, "The address does not take this method")
 TOO_SLOW = Kind("slow-client", 408, "The request took too long to arrive")
 TOO_LARGE = Kind("too-large", 413, "The request is over a limit of this server")
@@ -89,6 +89,8 @@ def kind_of(error: DbcpuError) -> Kind:
     """Return the kind of any error."""
     if isinstance(error, ServeError):
         return error.kind
+    if isinstance(error, NoSuchPageError):
+        return NOT_FOUND
     if isinstance(error, ImageError):
         return PICTURE
     return SETTING if isinstance(error, (UsageError, ConfigError)) else UNEXPECTED

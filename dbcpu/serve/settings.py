@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ class Limits:
     max_files: int = 64
     deadline: float = 30.0
     read_timeout: float = 20.0
+
+    @property
+    def largest_short_side(self) -> int:
+        """Of the network's input; a square page of it is within the limit."""
+        return math.isqrt(self.max_network_pixels) // 32 * 32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import contextlib
 import math
 from typing import TYPE_CHECKING
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -72,6 +73,13 @@ class Share:
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 62  # files of any size that passes the limit stay out of the disk
 
+    def on_headers_finished(self) -> None:
+        """Take every part for a file, also where the client gives it no name."""
+        disposition = self._current_part.content_disposition
+        if disposition is not None and b"filename" not in parse_options_header(disposition)[1]:
+            self._current_part.content_disposition = disposition + f'; filename="{RAW_NAME}"'.encode()
+        super().on_headers_finished()
+
 
 async def read_pictures(request: Request, limits: Limits, share: Share, *, most: int) -> list[Picture]:
     """Read the picture files of a request: its parts where it is multipart, else its body.
@@ -96,16 +104,14 @@ async def read_pictures(request: Request, limits: Limits, share: Share, *, most:
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise ServeError(
-            MALFORMED, error.message.rstrip("."), remedy="name each part `file`, with a file name"
-        ) from None
+        raise ServeError(MALFORMED, error.message.rstrip("."), remedy="name each part `file`") from None
     pictures = [
         Picture(content=await part.read(), name=part.filename or RAW_NAME)
         for part in form.getlist("file")
         if isinstance(part, UploadFile)
     ]
     if not pictures or len(pictures) < len(form.multi_items()):
-        raise ServeError(MALFORMED, "a part is missing or unknown", remedy="name each part `file`, with a file name")
+        raise ServeError(MALFORMED, "a part is missing or unknown", remedy="name each part `file`")
     return pictures
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbcpu.errors import ImageError
-from dbcpu.serve.problems import SETTING, TOO_LARGE, ServeError
+from dbcpu.serve.problems import NOT_FOUND, SETTING, TOO_LARGE, ServeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,7 +273,7 @@ class ServeWork:
 
 def _kept(kept: Mapping[int, KeptMap], page: int) -> KeptMap:
     if page not in kept:
-        raise ServeError(SETTING, f"page {page} was not kept", remedy=f"kept are {', '.join(map(str, sorted(kept)))}")
+        raise ServeError(NOT_FOUND, f"page {page} was not kept", remedy=f"kept are {', '.join(map(str, sorted(kept)))}")
     return kept[page]
 
 
