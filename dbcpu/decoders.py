@@ -107,6 +107,17 @@ def decode_pages(
             raise failure
 
 
+def first_page_size(stream: BinaryIO) -> Size | None:
+    """Return the size that the header of a picture file claims, None without one; the stream goes to its start."""
+    try:
+        picture = _open(stream, 1 << 62)
+        return Size(picture.height, picture.width)
+    except Exception:  # whatever is wrong with the file, reading it will say so
+        return None
+    finally:
+        stream.seek(0)
+
+
 def _open(stream: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     """Read the header with the plugin that the first bytes call for; `PIL.Image.open` has its own limit on pixels."""
     stream.seek(0)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dbcpu.batch.records import Outcome, PageRecord, Rest, Task
+from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Waiting
 from dbcpu.workers.work import Answered, Died, Raised
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dbcpu.workers.pool import WorkerPool
     from dbcpu.workers.work import Event
 
-    Answer = Outcome | Rest
+    Answer = Outcome | Rest | Waiting
 
 _PAGES_AT_ONCE = 16  # of a file whose pages can be read in any order, for one task
 _LONGEST_WAIT = 0.5  # seconds between looks at deadlines and at what the user wants
@@ -120,6 +120,8 @@ class LocalEngine:
                 self._ready.extend(_pieces(event.answer))
                 running.has_left_rest = True
                 return
+            if isinstance(event.answer, Waiting):
+                return
             if isinstance(event.answer, PageRecord):
                 running.page = event.answer.page + 1
                 running.sha256 = event.answer.sha256
@@ -192,7 +194,7 @@ class SerialEngine:
                 for answer in self._work(waiting.popleft()):
                     if isinstance(answer, Rest):
                         waiting.extend(_pieces(answer))
-                    else:
+                    elif not isinstance(answer, Waiting):
                         yield answer
 
     def close(self, *, graceful: bool) -> None:

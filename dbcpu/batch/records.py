@@ -134,4 +134,9 @@ class Rest:
     sha256: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A task waits for its turn; the time does not count."""
+
+
 Outcome = PageRecord | Unchanged

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dbcpu.batch.records import PageRecord, Rest, Unchanged
+from dbcpu.batch.heavy import Gate, is_heavy
+from dbcpu.batch.records import PageRecord, Rest, Unchanged, Waiting
 from dbcpu.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class PageWork:
         from dbcpu.writers.page_files import PageParts
 
         keep_freed_memory()
+        self._gate = Gate()
         set_threads(1)  # those of a process that is forked would be missing in the new one
         self._detector: Detector = load_detector(**self.detector)
         self._parts = PageParts(
@@ -126,7 +128,7 @@ class PageWork:
         )
         return self._facts
 
-    def __call__(self, task: Task) -> Iterator[PageRecord | Unchanged | Rest]:
+    def __call__(self, task: Task) -> Iterator[PageRecord | Unchanged | Rest | Waiting]:
         """Work on a scan, page by page.
 
         Yields:
@@ -150,7 +152,10 @@ class PageWork:
                         return
                 elif task.done_for_sha256 is not None:
                     done = frozenset()
-                yield from self._pages(task, done, stream, clerk)
+                with self._gate.passed() as waiting:
+                    if is_heavy(stream):
+                        yield from (Waiting() for _ in waiting)
+                    yield from self._pages(task, done, stream, clerk)
         except ImageError as error:
             yield clerk.failed(error)
 
