@@ -161,6 +161,7 @@ def batch(
         finally:
             engine.close(graceful=has_ended)
         if is_stopped():
+            progress.tell()
             raise KeyboardInterrupt
     progress.end(totals)
 

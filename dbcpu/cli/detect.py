@@ -106,7 +106,7 @@ def detect(
                 if len(images) == 1 and pages == 0:
                     raise
                 failed += 1
-                click.echo(f"dbcpu: error: {error}", err=True)
+                sys.stderr.write(f"dbcpu: error: {error}\n")
     if failed:
         raise SomeImagesFailedError(f"{failed} of {len(images)} inputs failed", remedy="the others have their results")
 

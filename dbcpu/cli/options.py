@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -147,7 +148,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        click.echo(f"dbcpu: {level}{self.format(record)}", err=True)
+        sys.stderr.write(f"dbcpu: {level}{self.format(record)}\n")  # not by click, which would write across the bar
 
 
 def _set_verbosity(context: click.Context, parameter: click.Parameter, value: int | bool) -> None:

@@ -10,8 +10,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dbcpu.errors import SomeImagesFailedError
 
 if TYPE_CHECKING:
@@ -78,13 +76,7 @@ class Progress:
         Raises:
             SomeImagesFailedError: pages failed, in this run or in earlier ones.
         """
-        counts = {"done": self.done, "failed": self.failed, "files_unchanged": self.skipped_scans}
-        self.event("end", **counts, pages_in_results=totals.pages, failed_in_results=totals.failed)
-        if not self._as_json and self._speaks:
-            seconds = time.monotonic() - self._started
-            self._say(
-                f"{self.done} pages done in {seconds:.0f} s, {self.failed} failed, {self.skipped_scans} files unchanged"
-            )
+        self.tell(pages_in_results=totals.pages, failed_in_results=totals.failed)
         if not totals.failed:
             return
         earlier = [f for f in totals.failures if (f["path"], f["page"]) not in self._shown]
@@ -121,14 +113,24 @@ class Progress:
         """As `Listener.waiting`."""
         self._advance(by=False)
 
+    def tell(self, **more: int) -> None:
+        """Tell what this run has done; `more` is for the JSON log."""
+        counts = {"done": self.done, "failed": self.failed, "files_unchanged": self.skipped_scans}
+        self.event("end", **counts, **more)
+        if not self._as_json and self._speaks:
+            seconds = time.monotonic() - self._started
+            self._say(
+                f"{self.done} pages done in {seconds:.0f} s, {self.failed} failed, {self.skipped_scans} files unchanged"
+            )
+
     def event(self, kind: str, **fields: Any) -> None:
         """Write a line of the JSON log, if that is wanted."""
         if self._as_json:
-            click.echo(json.dumps({"time": round(time.time(), 3), "event": kind, **fields}), err=True)
+            sys.stderr.write(json.dumps({"time": round(time.time(), 3), "event": kind, **fields}) + "\n")
 
     def _say(self, text: str) -> None:
         words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-        click.echo(f"dbcpu: {words}", err=True)
+        sys.stderr.write(f"dbcpu: {words}\n")  # not by click, which would write across the bar
 
     def _set_total(self, count: Callable[[], int]) -> None:
         total = count()
