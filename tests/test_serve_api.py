@@ -256,27 +256,42 @@ def test_hostile_pictures_give_a_result_or_a_reason_and_leave_the_server_well(sh
     assert all(response.json()["detail"] for response in statuses.values() if response.status_code != 200)
 
 
-def test_a_key_is_asked_for_where_there_are_some(tmp_path: Path, sample: bytes):
-    keys = tmp_path / "keys"
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server that wants a key, and lets two other web sites in."""
+    keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("# of two clients\n0123456789abcdef\nfedcba9876543210\n")
-    with serving("--api-key-file", keys) as server, server.client() as client:
-        for headers in ({}, {"Authorization": "Bearer 0123456789abcdeX"}, {"Authorization": "Basic 0123456789abcdef"}):
-            response = client.post("/v1/detect", content=sample, headers=headers)
-            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-            assert "Authorization: Bearer KEY" in response.json()["detail"]
-        for key in ("0123456789abcdef", "fedcba9876543210"):
-            headers = {"Authorization": f"Bearer {key}"}
-            assert client.post("/v1/detect", content=sample, headers=headers).status_code == 200
-        open_to_all = {path: client.get(path).status_code for path in ("/", "/docs", "/healthz", "/metrics")}
-        assert open_to_all == {"/": 200, "/docs": 200, "/healthz": 200, "/metrics": 401}
-        assert client.get("/openapi.json").json()["paths"]["/v1/detect"]["post"]["security"] == [{"HTTPBearer": []}]
-
-
-def test_other_web_sites_may_use_the_api_where_they_are_named():
     environment = {"DBCPU_SERVE_CORS_ORIGIN": "https://a.example https://b.example"}
-    with serving(environment=environment) as server, server.client() as client:
-        allowed = {
-            origin: client.get("/v1/models", headers={"Origin": origin}).headers.get("access-control-allow-origin")
-            for origin in ("https://a.example", "https://b.example", "https://c.example")
-        }
+    with serving("--api-key-file", keys, environment=environment) as server, server.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer 0123456789abcdeX"}, {"Authorization": "Basic 0123456789abcdef"}]
+)
+def test_a_key_is_asked_for_where_there_are_some(guarded: httpx.Client, headers: dict[str, str], sample: bytes):
+    response = guarded.post("/v1/detect", content=sample, headers=headers)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert "Authorization: Bearer KEY" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef", "fedcba9876543210"])
+def test_each_of_the_keys_lets_a_request_in(guarded: httpx.Client, key: str):
+    assert guarded.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_what_needs_no_key_is_open(guarded: httpx.Client):
+    open_to_all = {path: guarded.get(path).status_code for path in ("/", "/docs", "/healthz", "/metrics")}
+    assert open_to_all == {"/": 200, "/docs": 200, "/healthz": 200, "/metrics": 401}
+    assert guarded.get("/openapi.json").json()["paths"]["/v1/detect"]["post"]["security"] == [{"HTTPBearer": []}]
+
+
+def test_other_web_sites_may_use_the_api_where_they_are_named(guarded: httpx.Client):
+    allowed = {
+        origin: guarded.get("/v1/models", headers={"Origin": origin}).headers.get("access-control-allow-origin")
+        for origin in ("https://a.example", "https://b.example", "https://c.example")
+    }
     assert list(allowed.values()) == ["https://a.example", "https://b.example", None]
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    asked = {**headers, "Access-Control-Request-Headers": "Authorization"}
+    assert guarded.options("/v1/detect", headers=asked).status_code == 200

@@ -7,16 +7,22 @@ from typing import Any
 
 import click
 
-from dbcpu.cli.options import PATH, checkpoint_options, postprocess_options, resize_options, verbosity_options
+from dbcpu.cli.options import (
+    PATH,
+    checkpoint_options,
+    postprocess_options,
+    precision_option,
+    resize_options,
+    verbosity_options,
+    weights_option,
+)
 
 
 @click.command(
     short_help="Serve a page to try it and an HTTP API.",
     context_settings={"auto_envvar_prefix": "DBCPU_SERVE"},
 )
-@click.option(
-    "--weights", type=PATH, metavar="FILE", help="Old checkpoint or model file [default: the model dbcpu carries]."
-)
+@weights_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -92,13 +98,7 @@ from dbcpu.cli.options import PATH, checkpoint_options, postprocess_options, res
 @checkpoint_options
 @resize_options
 @postprocess_options
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "auto"]),
-    default="fp32",
-    show_default=True,
-    help="Of the network; auto is bf16 only where the CPU has instructions for it.",
-)
+@precision_option
 @verbosity_options
 def serve(
     weights: Path | None,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -39,7 +40,7 @@ from dbcpu.serve.problems import (
     kind_of,
     problem,
 )
-from dbcpu.serve.upload import Room, read_pictures
+from dbcpu.serve.upload import read_pictures
 from dbcpu.serve.work import Detection, Rendition
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from dbcpu.serve.line import Job, Line
     from dbcpu.serve.metrics import Metrics
     from dbcpu.serve.settings import ServeSettings
+    from dbcpu.serve.upload import Room
     from dbcpu.serve.work import ModelFacts, PageDone, Picture
 
 _MEDIA_TYPES = {"json": "application/json", "icdar": "text/plain; charset=utf-8", "overlay-png": "image/png"}
@@ -67,11 +69,12 @@ class Api:
         facts: of the loaded network.
         line: in front of the workers.
         keeping: of pictures and maps.
+        room: for the bodies of requests.
         metrics: told of everything.
     """
 
     def __init__(
-        self, settings: ServeSettings, facts: ModelFacts, line: Line, keeping: Keeping, metrics: Metrics
+        self, settings: ServeSettings, facts: ModelFacts, line: Line, keeping: Keeping, room: Room, metrics: Metrics
     ) -> None:
         self._limits = settings.limits
         self._window = 2 * settings.workers  # files of a batch in the line at once
@@ -79,7 +82,7 @@ class Api:
         self._line = line
         self._keeping = keeping
         self._metrics = metrics
-        self._room = Room(settings.limits)
+        self._room = room
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -188,8 +191,9 @@ class Api:
         """The picture is one that `POST /v1/detect` kept."""
         session = self._keeping.find(token)
         only = next(iter(session.maps)) if len(session.maps) == 1 else None
+        needs_pixels = query.form == "overlay-png"
         task = Detection(
-            picture=session.picture,
+            picture=session.picture if needs_pixels else replace(session.picture, content=b""),
             overrides=query.overrides(),
             form=query.form,
             page=query.page or only,

@@ -43,6 +43,7 @@ from dbcpu.serve.problems import (
     problem_body,
     problem_headers,
 )
+from dbcpu.serve.upload import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -79,7 +80,8 @@ def create_app(settings: ServeSettings, facts: ModelFacts, line: Line) -> FastAP
         line: not started; it starts and stops with the application.
     """
     keeping = Keeping(settings.keep_seconds, settings.keep_bytes)
-    metrics = Metrics(line, keeping)
+    room = Room(settings.limits)
+    metrics = Metrics(line, keeping, room)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +95,7 @@ def create_app(settings: ServeSettings, facts: ModelFacts, line: Line) -> FastAP
     app.openapi = functools.cache(lambda: openapi_document(app, settings.limits))  # type: ignore[method-assign]
     protected = [Depends(_key_check(settings.keys))] if settings.keys else []
     unauthorised = problems(NO_KEY) if settings.keys else {}
-    api = Api(settings, facts, line, keeping, metrics)
+    api = Api(settings, facts, line, keeping, room, metrics)
     router = api.router()
     app.include_router(router, dependencies=protected, responses=unauthorised)
     _add_errors(app, router.routes)

@@ -57,7 +57,13 @@ class _TimedProtocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer()
         elif self._timer is None:
-            self._timer = self.loop.call_later(self.read_timeout, self.transport.abort)
+            self._timer = self.loop.call_later(self.read_timeout, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self.transport.close()  # when the client, slow as it is, has read its response
+        else:
+            self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dbcpu.serve.problems import NOT_FOUND, TOO_LARGE, ServeError
+from dbcpu.serve.problems import NOT_FOUND, ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,17 +48,10 @@ class Keeping:
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()  # the one used last is last
         self.size = 0
 
-    def keep(self, session: Session) -> str:
-        """Keep a session and return its token, which nobody can guess.
-
-        Raises:
-            ServeError: it alone is larger than all may be.
-        """
+    def keep(self, session: Session) -> str | None:
+        """Keep a session and return its token, which nobody can guess; None where it is larger than all may be."""
         if session.size > self._most:
-            what = (
-                f"the picture and its maps take {session.size} bytes, over the limit of {self._most} for what is kept"
-            )
-            raise ServeError(TOO_LARGE, what, where=session.picture.name, remedy="send it without `keep`")
+            return None
         token = secrets.token_urlsafe(24)
         self._sessions[token] = (time.monotonic(), session)
         self.size += session.size

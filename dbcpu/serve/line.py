@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _GRACE = 2.0  # seconds that a running task goes on for a client who has left, before its worker is killed for it
 _MOST_DEATHS = 2  # of workers over a task
-_SMOOTHING = 0.1  # weight of the latest task in the mean of seconds that tasks take
+_SHARE_TO_WAIT = 0.7  # of the deadline
+_SMOOTHING = 0.2  # weight of the latest task in the mean of seconds that tasks take
 
 
 class Job:
@@ -146,16 +147,21 @@ class Line:
         """
         if self.error is not None:
             raise ServeError(UNEXPECTED, self.error.what, remedy=self.error.remedy)
-        if len(self._running) >= self._workers and len(self._waiting) >= self._places:
+        if len(self._running) >= self._workers and len(self._waiting) >= self._useful_places():
             what = f"{len(self._running)} pictures are worked on and {len(self._waiting)} wait"
-            raise ServeError(BUSY, what, remedy="try again later", retry_after=self.seconds_to_wait())
+            raise ServeError(BUSY, what, remedy="try again later", retry_after=self._seconds_to_wait())
         job = Job(self, next(self._tickets), task)
         job.timer = self._loop.call_later(self._deadline, self._overdue, job)
         self._waiting.append(job)
         self._dispatch()
         return job
 
-    def seconds_to_wait(self) -> int:
+    def _useful_places(self) -> int:
+        """Return how many may wait: whoever would hardly be done by the deadline is told at once, not after it."""
+        in_time = _SHARE_TO_WAIT * self._deadline * self._workers / self._mean_seconds
+        return min(self._places, max(1, int(in_time)))
+
+    def _seconds_to_wait(self) -> int:
         """Return when about a place will be free, in whole seconds."""
         return max(1, math.ceil(self._mean_seconds * (len(self._waiting) + 1) / self._workers))
 

@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 if TYPE_CHECKING:
     from dbcpu.serve.keeping import Keeping
     from dbcpu.serve.line import Job, Line
+    from dbcpu.serve.upload import Room
     from dbcpu.serve.work import PageDone
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -29,9 +30,10 @@ class Metrics:
     Args:
         line: whose length is told.
         keeping: whose size is told.
+        room: whose size is told.
     """
 
-    def __init__(self, line: Line, keeping: Keeping) -> None:
+    def __init__(self, line: Line, keeping: Keeping, room: Room) -> None:
         self._registry = registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=registry)
@@ -57,6 +59,7 @@ class Metrics:
             ("dbcpu_queue_depth", "Files that wait for a worker.", lambda: line.waiting),
             ("dbcpu_running", "Files that workers are at.", lambda: line.running),
             ("dbcpu_worker_deaths", "Worker processes that died or were killed.", lambda: line.deaths),
+            ("dbcpu_body_bytes", "Bodies of requests that are not answered yet.", lambda: room.taken),
             ("dbcpu_kept_bytes", "Pictures and maps that are kept for sessions.", lambda: keeping.size),
         ):
             Gauge(name, text, registry=registry).set_function(value)

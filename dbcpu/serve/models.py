@@ -110,7 +110,9 @@ class DetectResponse(BaseModel):
     """The pages of a file."""
 
     pages: list[PageResult]
-    session: Annotated[str | None, Field(description="Token of what is kept, where that was asked for.")]
+    session: Annotated[
+        str | None, Field(description="Token of what is kept; null where that was not asked for, or is too much.")
+    ]
 
 
 class Problem(BaseModel):

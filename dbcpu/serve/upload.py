@@ -35,7 +35,8 @@ class Room:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._free = limits.max_body * _BODIES_IN_MEMORY
+        self._most = limits.max_body * _BODIES_IN_MEMORY
+        self.taken = 0
 
     @contextlib.contextmanager
     def share(self) -> Iterator[Share]:
@@ -44,7 +45,7 @@ class Room:
         try:
             yield share
         finally:
-            self._free += share.taken
+            self.taken -= share.taken
 
     def take(self, size: int) -> None:
         """Take some bytes.
@@ -52,9 +53,9 @@ class Room:
         Raises:
             ServeError: there is not so much left.
         """
-        if size > self._free:
+        if self.taken + size > self._most:
             raise ServeError(BUSY, "too many pictures arrive at once", remedy="try again later", retry_after=5)
-        self._free -= size
+        self.taken += size
 
 
 class Share:

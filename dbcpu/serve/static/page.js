@@ -98,6 +98,7 @@ async function picture(width, height) {
     if (isShown && image.naturalWidth === width && image.naturalHeight === height) return address;
     URL.revokeObjectURL(address);
   }
+  if (!state.session) throw new Problem(0, "too large to be kept by the server, and of a kind that this browser cannot show");
   const response = await get(`v1/sessions/${state.session}/pages/${state.pages[state.page].page}`);
   return URL.createObjectURL(await response.blob());
 }
@@ -120,6 +121,7 @@ function showValues() {
 // Asks for what the kept picture gives with the settings of the state; the last question counts.
 async function tryAgain() {
   state.tries?.abort();
+  if (!state.session) return send();
   const tries = state.tries = new AbortController();
   try {
     const response = await get(`v1/sessions/${state.session}`, state.settings, { signal: tries.signal });
@@ -151,6 +153,7 @@ async function download(form) {
   const { page } = state.pages[state.page];
   const one = state.pages.length > 1 && form === "overlay-png" ? { page } : {};
   const names = { json: `${stem}.json`, icdar: `res_${stem}.txt`, "overlay-png": `${stem}.overlay.png` };
+  if (!state.session) throw new Problem(0, "too large to be kept by the server: ask the API for this format");
   const response = await get(`v1/sessions/${state.session}`, { ...state.settings, ...one, format: form });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await response.blob());
