@@ -14,6 +14,7 @@ import torch
 
 from dbcpu.checkpoint.load import load_network, read_weights, require_finite
 from dbcpu.config import config_to_mapping
+from dbcpu.engine.compiling import compile_network
 from dbcpu.engine.precision import Precision, choose_dtype
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import set_threads
@@ -199,6 +200,7 @@ def load_detector(
     family: str | None = None,
     attention: bool = True,
     precision: Precision = "fp32",
+    compile: bool = False,  # noqa: A002
     threads: int | None = None,
     **overrides: Unpack[Overrides],
 ) -> Detector:
@@ -213,13 +215,14 @@ def load_detector(
         family: name of the code base that wrote an old checkpoint, such as "original"; None recognises it.
         attention: False leaves out the adaptive scale fusion of DB++, as EasyOCR does with the same files.
         precision: "fp32", "bf16", or "auto", which is bf16 only where the CPU has instructions for it.
+        compile: run the network through `torch.compile`, which needs a C++ compiler and pays in long runs.
         threads: of torch and OpenCV, for the whole process; None leaves them alone.
         **overrides: settings of `Overrides`, such as `short_side=960` or `shape="polygon"`.
 
     Raises:
         CheckpointError: the file cannot be read, trusted or mapped.
         ConfigError: a configuration or an override is malformed, or contradicts the weights.
-        UsageError: overrides that exclude each other, or fewer than one thread.
+        UsageError: overrides that exclude each other, fewer than one thread, or nothing to compile with.
     """
     if threads is not None:
         set_threads(threads)
@@ -234,5 +237,7 @@ def load_detector(
     require_finite(loaded)
     full_config = apply_overrides(loaded.config, overrides)
     dtype = choose_dtype(precision)
-    network = prepare(load_network(loaded.tensors, full_config.model), dtype)
+    network = prepare(load_network(loaded.tensors, full_config.model), dtype, fuse=not compile)
+    if compile:
+        network = compile_network(network)
     return Detector(network, full_config, name=path.name, dtype=dtype)

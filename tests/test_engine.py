@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dbcpu.config import ModelConfig
+from dbcpu.engine.compiling import compile_network
+from dbcpu.engine.offsets import drop_unread_planes
 from dbcpu.engine.precision import choose_dtype, has_bf16_instructions
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import available_cpus
@@ -47,10 +49,11 @@ def _trained_looking(config: ModelConfig) -> Network:
     return network
 
 
+@pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_fast_form_computes_the_same_map(name: str):
+def test_the_fast_form_computes_the_same_map(name: str, fuse: bool):
     network = _trained_looking(CONFIGS[name])
-    fast = prepare(copy.deepcopy(network))
+    fast = prepare(copy.deepcopy(network), fuse=fuse)
     x = torch.randn(2, 3, 96, 64)
     with torch.inference_mode():
         expected = network(x)
@@ -89,10 +92,12 @@ def test_a_convolution_of_an_upsampled_map_equals_the_plain_one(
 
 def test_bf16_keeps_the_coordinates_of_deformable_convolutions_in_float32():
     network = _trained_looking(CONFIGS["deformable"])
-    fast = prepare(copy.deepcopy(network), torch.bfloat16)
-    dtypes = {name: p.dtype for name, p in fast.named_parameters()}
+    dtypes = {
+        name: p.dtype for name, p in prepare(copy.deepcopy(network), torch.bfloat16, fuse=False).named_parameters()
+    }
     assert {dtype for name, dtype in dtypes.items() if "conv2_offset" in name} == {torch.float32}
     assert {dtype for name, dtype in dtypes.items() if "conv2_offset" not in name} == {torch.bfloat16}
+    fast = prepare(copy.deepcopy(network), torch.bfloat16)
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         difference = fast(x.to(torch.bfloat16, memory_format=torch.channels_last)) - network(x)
@@ -136,3 +141,22 @@ def test_the_quota_of_the_container_bounds_the_threads(
 def test_affinity_bounds_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     assert available_cpus(membership=tmp_path / "none") == 3
+
+
+@pytest.mark.parametrize("modulated", [True, False])
+def test_offset_convolutions_lose_only_the_planes_that_are_never_read(modulated: bool):
+    config = ModelConfig(backbone="resnet50", deformable=True, modulated=modulated)
+    network = _trained_looking(config)
+    x = torch.randn(1, 3, 64, 96)
+    expected = network(x)
+    drop_unread_planes(network)
+    planes = {block.conv2_offset.out_channels for block in network.backbone.layer3[:2]}
+    assert planes == ({8, 27} if modulated else {5, 18})
+    torch.testing.assert_close(network(x), expected, rtol=0, atol=1e-6)
+
+
+def test_where_nothing_can_be_compiled_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    with pytest.raises(UsageError, match=r"--compile: .*install a C\+\+ compiler"):
+        compile_network(nn.Identity())

@@ -300,6 +300,7 @@ def test_the_worst_pages_are_drawn(tmp_path: Path, truth: Path, detections: Path
         (["--weights", "final", "--detections", "found"], "exclude each other"),
         (["--detections", "found", "--min-side", 5], "no effect"),
         (["--detections", "found", "--no-asf"], "no effect"),
+        (["--detections", "found", "--precision", "fp32"], "no effect"),
         (["--weights", "final", "--sweep", "--score-threshold", 0.5], "exclude each other"),
     ],
 )

@@ -34,7 +34,7 @@ def test_the_probability_maps_are_those_of_the_original_code(
 
 def test_the_two_meanings_of_the_stride_2_blocks_differ():
     full = torch.arange(2 * 3 * 4 * 6, dtype=torch.float64).reshape(2, 3, 4, 6)
-    read = read_with_output_plane(full, 2, 3)
+    read = read_with_output_plane(full, 3, 2, 3)
     assert read.shape == (2, 3, 2, 3)
     assert read[0].flatten().tolist() == list(range(18))  # the first numbers of the memory, not every second pixel
     assert read[1].flatten().tolist() == list(range(72, 90))

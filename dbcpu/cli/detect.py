@@ -15,9 +15,9 @@ from dbcpu.cli.options import (
     checkpoint_options,
     order_option,
     postprocess_options,
-    precision_option,
     resize_options,
     source_options,
+    speed_options,
     verbosity_options,
     weights_option,
 )
@@ -55,10 +55,7 @@ STDIN = "-"
 @click.option("--crops", type=PATH, metavar="DIR", help="Cut out each instance, straightened: NAME/0001.png.")
 @click.option("--rotate-crops", is_flag=True, help="Turn crops of vertical text by 90 degrees, top to the left.")
 @click.option("--save-map", type=PATH, metavar="DIR", help="Write each probability map: NAME.map.png.")
-@precision_option
-@click.option(
-    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use [default: those this process may use]."
-)
+@speed_options
 @verbosity_options
 def detect(
     images: tuple[str, ...],

@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from dbcpu.cli.options import PATH, checkpoint_options, postprocess_options, resize_options, verbosity_options
+from dbcpu.cli.options import (
+    PATH,
+    checkpoint_options,
+    postprocess_options,
+    resize_options,
+    speed_options,
+    verbosity_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,9 +76,7 @@ class _ScoredSet:
 @checkpoint_options
 @resize_options
 @postprocess_options
-@click.option(
-    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads to use [default: those this process may use]."
-)
+@speed_options
 @verbosity_options
 def evaluate(
     truths: tuple[Path, ...],
@@ -137,7 +143,8 @@ def _check_options(
     if detections and len(detections) != len(truths):
         what = f"{len(truths)} TRUTH and {len(detections)} --detections"
         raise UsageError(what, remedy="give --detections once for each, in their order")
-    if detections and any(value not in (None, "auto", True) for value in settings.values()):
+    context = click.get_current_context()
+    if detections and any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in settings):
         raise UsageError("options of the detector have no effect on --detections")
     if sweep and settings["score_threshold"] is not None:
         raise UsageError("--sweep and --score-threshold exclude each other")

@@ -143,6 +143,22 @@ postprocess_options = _together(
 )
 
 
+speed_options = _together(
+    precision_option,
+    click.option(
+        "--compile",
+        is_flag=True,
+        help="Compile the network first: for long runs, and needs a C++ compiler.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        metavar="N",
+        help="CPU threads to use [default: those this process may use].",
+    ),
+)
+
+
 class _StderrHandler(logging.Handler):
     """Messages to whatever stderr is at that moment, so that a progress bar can step aside."""
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from dbcpu.engine.fused import FusedConv2d
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,27 +35,24 @@ class UpsampledConv3x3(nn.Module):
         weight: float64 (out, in, 3, 3), of the convolution over the upsampled map.
         factor: of the nearest upsampling, at least 2.
         dtype: to compute in.
+        fuse: False keeps to plain operators, for compilers.
     """
 
-    corners: Tensor
-    rows: Tensor
-    columns: Tensor
-    centre: Tensor
-
-    def __init__(self, weight: Tensor, factor: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, weight: Tensor, factor: int, dtype: torch.dtype = torch.float32, *, fuse: bool = True) -> None:
         super().__init__()
         self.factor = factor
 
-        def merged(vertical: Sequence[Edge], horizontal: Sequence[Edge]) -> Tensor:
+        def merged(vertical: Sequence[Edge], horizontal: Sequence[Edge]) -> FusedConv2d:
             kernels = [_merge_taps(_merge_taps(weight, 2, v), 3, h) for v in vertical for h in horizontal]
-            return torch.cat(kernels).to(dtype).contiguous(memory_format=torch.channels_last)
+            padding = int(len(vertical) == 2), int(len(horizontal) == 2)
+            typical = (46, 46) if any(padding) else None
+            return FusedConv2d(torch.cat(kernels).to(dtype), None, padding=padding, fuse=fuse, typical=typical)
 
         edges: tuple[Edge, Edge] = ("first", "last")
-        self.register_buffer("corners", merged(edges, edges))
+        self._corners = merged(edges, edges)
         if factor > 2:
-            self.register_buffer("rows", merged(edges, ("inner",)))
-            self.register_buffer("columns", merged(("inner",), edges))
-            self.register_buffer("centre", merged(("inner",), ("inner",)))
+            self._rows, self._columns = merged(edges, ("inner",)), merged(("inner",), edges)
+            self._centre = merged(("inner",), ("inner",))
 
     def add_to(self, out: Tensor, x: Tensor) -> None:
         """Add the convolution of the upsampled `x` to `out`.
@@ -67,22 +65,21 @@ class UpsampledConv3x3(nn.Module):
         f = self.factor
         # (B, H, f, W, f, out): the place of each pixel among its copies in axes of its own.
         places = torch.unflatten(torch.unflatten(out.permute(0, 2, 3, 1), 2, (width, f)), 1, (height, f))
-        corners = torch.unflatten(_conv(x, self.corners, (1, 1)), 3, (4, -1))
+        corners = torch.unflatten(_channels_last(self._corners(x)), 3, (4, -1))
         places[:, :, 0, :, 0] += corners[:, :-1, :-1, 0]
         places[:, :, 0, :, -1] += corners[:, :-1, 1:, 1]
         places[:, :, -1, :, 0] += corners[:, 1:, :-1, 2]
         places[:, :, -1, :, -1] += corners[:, 1:, 1:, 3]
         if f == 2:
             return
-        rows = torch.unflatten(_conv(x, self.rows, (1, 0)), 3, (2, -1)).unsqueeze(3)
+        rows = torch.unflatten(_channels_last(self._rows(x)), 3, (2, -1)).unsqueeze(3)
         places[:, :, 0, :, 1:-1] += rows[:, :-1, :, :, 0]
         places[:, :, -1, :, 1:-1] += rows[:, 1:, :, :, 1]
-        columns = torch.unflatten(_conv(x, self.columns, (0, 1)), 3, (2, -1)).unsqueeze(2)
+        columns = torch.unflatten(_channels_last(self._columns(x)), 3, (2, -1)).unsqueeze(2)
         places[:, :, 1:-1, :, 0] += columns[:, :, :, :-1, 0]
         places[:, :, 1:-1, :, -1] += columns[:, :, :, 1:, 1]
-        places[:, :, 1:-1, :, 1:-1] += _conv(x, self.centre, (0, 0))[:, :, None, :, None]
+        places[:, :, 1:-1, :, 1:-1] += _channels_last(self._centre(x))[:, :, None, :, None]
 
 
-def _conv(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Return the convolution with the channels last, (B, H', W', out)."""
-    return F.conv2d(x, weight, padding=padding).permute(0, 2, 3, 1)
+def _channels_last(planes: Tensor) -> Tensor:
+    return planes.permute(0, 2, 3, 1)

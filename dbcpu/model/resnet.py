@@ -43,22 +43,27 @@ def out_channels(backbone: str) -> tuple[int, int, int, int]:
     return (64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion)
 
 
-def read_with_output_plane(full: Tensor, height: int, width: int) -> Tensor:
+def read_with_output_plane(full: Tensor, channels: int, height: int, width: int) -> Tensor:
     """Read a map as the original CUDA code does where its offset convolution has no stride but the operator has one.
 
     The kernel takes the memory of the full-resolution map, picture by picture, with the plane size of the *output*.
     Networks were trained through this, so inference has to do the same.
 
     Args:
-        full: (B, C, H, W), the map at the input's resolution.
+        full: (B, C, H, W), the map at the input's resolution, or as many of its first channels as are read.
+        channels: C of the whole map.
         height: of the output, <= H.
         width: of the output, <= W.
 
     Returns:
-        (B, C, height, width): the first C * height * width numbers of each picture.
+        (B, channels, height, width): the first channels * height * width numbers of each picture.
     """
-    batch, channels = full.shape[:2]
-    return full.flatten(1)[:, : channels * height * width].reshape(batch, channels, height, width)
+    return full.flatten(1)[:, : channels * height * width].reshape(-1, channels, height, width)
+
+
+def planes_read(channels: int) -> int:
+    """Return how many of a map's channels `read_with_output_plane` reads where both sides of the output are half."""
+    return -(-channels // 4)
 
 
 class DeformableConv3x3(DeformConv2d):
@@ -79,16 +84,28 @@ class DeformableConv3x3(DeformConv2d):
             x: (B, channels, H, W).
             packed: 18 offsets, then 9 mask logits where the convolution is modulated, (B, 27 or 18, Ho, Wo); or with
                 H x W planes, from an offset convolution without the operator's stride: then its memory is read as
-                the original does.
+                the original does. Of those planes, the ones that are never read may be missing, see `planes_read`.
         """
-        stride = self.stride[0]
-        height, width = ((side - 1) // stride + 1 for side in x.shape[-2:])
-        maps = [packed[:, :OFFSET_CHANNELS], packed[:, OFFSET_CHANNELS:]]
-        if packed.shape[-2:] != (height, width):
-            maps = [read_with_output_plane(full, height, width) for full in maps]
-        offset, logits = maps
+        offset, logits = self.unpack(x, packed)
         out: Tensor = self(x, offset, logits.sigmoid() if logits.shape[1] else None)
         return out
+
+    def out_size(self, x: Tensor) -> tuple[int, int]:
+        """Return height and width of the output."""
+        height, width = ((side - 1) // self.stride[0] + 1 for side in x.shape[-2:])
+        return height, width
+
+    def unpack(self, x: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the offsets, (B, 18, Ho, Wo), and the mask's logits, (B, 9 or 0, Ho, Wo); args of `forward_packed`."""
+        height, width = self.out_size(x)
+        if packed.shape[-2:] == (height, width):
+            return packed[:, :OFFSET_CHANNELS], packed[:, OFFSET_CHANNELS:]
+        of_offset = OFFSET_CHANNELS if packed.shape[1] >= OFFSET_CHANNELS else planes_read(OFFSET_CHANNELS)
+        offset = read_with_output_plane(packed[:, :of_offset], OFFSET_CHANNELS, height, width)
+        logits = packed[:, of_offset:]
+        if logits.shape[1]:
+            logits = read_with_output_plane(logits, MASK_CHANNELS, height, width)
+        return offset, logits
 
 
 def _offset_conv(channels: int, stride: int, *, modulated: bool) -> nn.Conv2d:
