@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 MIN_CONTOUR_POINTS = 3  # fewer have no area
 MIN_OUTLINE_POINTS = 4  # original: triangles are no text
 UNCLIPPED_MARGIN = 2  # original: the short side must reach `min_side` before unclipping, and this much more after it
+# The norm of more pixels would be off by more than 1e-7 of their mean.
+LARGEST_NORM = 1 << 16
 
 
 class _Scratch(threading.local):
@@ -175,16 +178,12 @@ def _rectangles_around(
     Returns:
         Quads of shape (M, 4, 2), clockwise from the top left, and M indices. None and points without area have none.
     """
-    rectangles, kept = [], []
-    for index, points in enumerate(point_sets):
-        if points is None or len(points) < MIN_CONTOUR_POINTS:
-            continue
-        rectangle = cv2.minAreaRect(points)
-        if min(rectangle[1]) >= min_side:
-            rectangles.append(rectangle)
-            kept.append(index)
+    kept = [i for i, points in enumerate(point_sets) if points is not None and len(points) >= MIN_CONTOUR_POINTS]
+    rectangles = [cv2.minAreaRect(cast("Points", point_sets[index])) for index in kept]
+    wide_enough = [min(size) >= min_side for _, size, _ in rectangles]
+    kept = list(compress(kept, wide_enough))
     corners = np.empty((len(kept), 4, 2), np.float32)
-    for rectangle, row in zip(rectangles, corners, strict=True):
+    for rectangle, row in zip(compress(rectangles, wide_enough), corners, strict=True):
         cv2.boxPoints(rectangle, row)
     return _clockwise_from_top_left(corners), kept
 
@@ -201,13 +200,21 @@ def _clockwise_from_top_left(corners: npt.NDArray[np.float32]) -> npt.NDArray[np
 def _mean_probability(probability_map: ProbabilityMap, outline: Points, bounds: Sequence[int]) -> float:
     """Return the mean of the map under an outline (K, 2), inside `bounds`: left, top, right and bottom pixel."""
     left, top, right, bottom = bounds
-    under = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    under = _scratch.mask((bottom - top + 1, right - left + 1))
+    under.fill(0)
     cv2.fillPoly(under, [outline], 1, cv2.LINE_8, 0, (-left, -top))
     window = probability_map[top : bottom + 1, left : right + 1]
-    score = cv2.mean(window, under)[0]
+    score = _masked_mean(window, under)
     if math.isnan(score):  # asked here, since asking the whole map first would cost more
-        score = cv2.mean(np.where(np.isnan(window), np.float32(0), window), under)[0]
+        score = _masked_mean(np.where(np.isnan(window), np.float32(0), window), under)
     return score
+
+
+def _masked_mean(window: ProbabilityMap, under: npt.NDArray[np.uint8]) -> float:
+    if window.size > LARGEST_NORM:
+        return cv2.mean(window, under)[0]
+    # Of numbers >= 0 this norm is the sum, in a quarter of the time of `mean`, but in float32.
+    return cv2.norm(window, cv2.NORM_L1, under) / max(1, cv2.countNonZero(under))
 
 
 def _mean_under_points(probability_map: ProbabilityMap, outline: Points) -> float:

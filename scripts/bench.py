@@ -199,7 +199,7 @@ def arithmetic(job: Job) -> int:
 
     with torch.device("meta"):
         network = build_model(read_weights(job.weights).config.model).eval()
-        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.dbcpu.deform_conv2d.default: of_deform_conv})
+        counter = FlopCounterMode(display=False, custom_mapping={torch.ops.dbcpu.deform_conv2d: of_deform_conv})
         with counter, torch.inference_mode():
             network(torch.empty(1, 3, job.height, job.width))
     return int(counter.get_total_flops())

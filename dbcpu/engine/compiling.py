@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from dbcpu.engine.head import Tail
 from dbcpu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,4 +36,7 @@ def compile_network(network: nn.Module) -> nn.Module:
             remedy="install a C++ compiler such as g++, or leave --compile out: it only changes the speed",
         ) from error
     logger.info("torch.compile works: %d ms for a trial", round((time.perf_counter() - started) * 1000))
+    for module in network.modules():
+        if isinstance(module, Tail):  # a loop whose length is that of the picture
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign, no-untyped-call]
     return cast("nn.Module", torch.compile(network, dynamic=True))

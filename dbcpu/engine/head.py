@@ -67,7 +67,7 @@ class ComposedDecoder(nn.Module):
         self.first_of_p3 = upsampled(of_p3, 2)
         self.first_of_p4 = upsampled(of_p4, 4)
         self.first_of_p5 = upsampled(of_p5, 8)
-        self.tail = _Tail(decoder.binarize, dtype, fuse=fuse)
+        self.tail = Tail(decoder.binarize, dtype, fuse=fuse)
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """C2..C5, channels-last, to the probability map, float32 (B, 1, H, W) in [0, 1]."""
@@ -88,7 +88,7 @@ class ComposedDecoder(nn.Module):
         return probability
 
 
-class _Tail(nn.Module):
+class Tail(nn.Module):
     """The two transposed convolutions of the probability head, 2x2 with stride 2: no output pixel has two sources.
 
     So both are matrix products at the resolution of the input, and only the last, single channel is moved into place.
@@ -105,7 +105,6 @@ class _Tail(nn.Module):
         self._second = FusedConv2d(apart[:, :, None, None].to(dtype), None, fuse=fuse)
         self._second_bias = 0.0 if second.bias is None else float(second.bias)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # a loop whose length is that of the picture
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W), channels-last, to float32 (B, 1, 4 * H, 4 * W) in [0, 1]."""
         batch, channels, height, width = x.shape
