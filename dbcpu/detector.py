@@ -6,12 +6,14 @@ import logging
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from dbcpu.ahead import take_ahead
 from dbcpu.checkpoint.load import load_network, read_weights, require_finite
 from dbcpu.config import config_to_mapping
 from dbcpu.engine.compiling import compile_network
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     Picture: TypeAlias = str | os.PathLike[str] | npt.NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
+_LIGHT = 256 << 20  # bytes of pixels
 
 
 class Detector:
@@ -76,10 +79,13 @@ class Detector:
         Raises:
             ImageError: the picture cannot be read, or the file has several pages: `detect_pages` takes those.
         """
+        return self.detect_source(self._only_page(image, ignore_exif=ignore_exif))
+
+    def _only_page(self, image: Picture, *, ignore_exif: bool) -> SourceImage:
         source = next(_sources(image, ignore_exif=ignore_exif))
         if not source.is_last:
             raise ImageError("the file has several pages", where=source.name, remedy="use detect_pages")
-        return self.detect_source(source)
+        return source
 
     def detect_pages(self, image: Picture, *, ignore_exif: bool = False) -> Iterator[DetectionResult]:
         """Find the text in every page of a file, one page in memory at a time.
@@ -90,8 +96,22 @@ class Detector:
             yield self.detect_source(source)
 
     def detect_batch(self, images: Iterable[Picture], *, ignore_exif: bool = False) -> list[DetectionResult]:
-        """Find the text in several pictures, each as `detect` does, in their order."""
-        return [self.detect(image, ignore_exif=ignore_exif) for image in images]
+        """Find the text in several pictures, each as `detect` does, in their order.
+
+        While the network works on one picture, the next one is read in a second thread, `images` included, and the one
+        before it is post-processed in a third.
+        """
+
+        def prepare_one(image: Picture) -> tuple[SourceImage, NetworkInput]:
+            source = self._only_page(image, ignore_exif=ignore_exif)
+            return source, self.preprocess(source)
+
+        results = []
+        with ThreadPoolExecutor(1, thread_name_prefix="behind") as behind:
+            for source, network_input in take_ahead(map(prepare_one, images), lambda made: is_light(made[0])):
+                results.append(behind.submit(self.postprocess, source, network_input, self.infer(network_input)))
+                del source, network_input
+        return [result.result() for result in results]
 
     def detect_source(self, source: SourceImage) -> DetectionResult:
         """Find the text in a picture that was read already."""
@@ -176,6 +196,11 @@ class Detector:
             "min_side": settings.min_side,
             "polygon_epsilon": settings.polygon_epsilon,
         }
+
+
+def is_light(source: SourceImage) -> bool:
+    """Whether memory should hold another picture beside this one."""
+    return source.pixels_bgr.nbytes <= _LIGHT
 
 
 def _ms(started: float) -> int:

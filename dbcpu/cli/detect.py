@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dbcpu.cli.results import Results
     from dbcpu.detector import Detector
+    from dbcpu.errors import ImageError
     from dbcpu.image import SourceImage
     from dbcpu.reading_order import ReadingOrder
 
@@ -79,6 +80,7 @@ def detect(
     Without -o, the results go to stdout: one page as a JSON document, several as one JSON line each. `-` reads a
     picture from stdin. Pictures that cannot be read are named on stderr, and the others go on.
     """
+    from dbcpu.ahead import take_ahead
     from dbcpu.cli.results import Folders, Results
     from dbcpu.detector import load_detector
     from dbcpu.engine.memory import keep_freed_memory
@@ -91,42 +93,71 @@ def detect(
         click.echo("dbcpu: no --weights given: using the default model, which finds text lines", err=True)
     keep_freed_memory()
     detector = load_detector(weights, threads=threads or available_cpus(), **settings)
-    pages = failed = 0
+    pages = 0
+    failed: set[int] = set()
     with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
-        for given in inputs:
+        for page in take_ahead(_read_all(inputs, ignore_exif, max_pixels, dpi, password), _Read.is_light):
+            if page.number in failed:
+                continue
             try:
-                for page in _read(given, ignore_exif, max_pixels, dpi, password):
-                    _detect_page(detector, results, given, page, order)
-                    pages += 1
-                    del page  # frees its pixels before the next one is decoded
+                _detect_page(detector, results, page, order)
+                pages += 1
             except ImageError as error:
                 if len(images) == 1 and pages == 0:
                     raise
-                failed += 1
-                sys.stderr.write(f"dbcpu: error: {error}\n")
+                failed.add(page.number)
+                click.echo(f"dbcpu: error: {error}", err=True)
+            del page  # frees its pixels before the next one is decoded
     if failed:
-        raise SomeImagesFailedError(f"{failed} of {len(images)} inputs failed", remedy="the others have their results")
+        raise SomeImagesFailedError(
+            f"{len(failed)} of {len(images)} inputs failed", remedy="the others have their results"
+        )
 
 
-def _read(
-    given: str, ignore_exif: bool, max_pixels: int | None, dpi: int | None, password: str | None
-) -> Iterator[SourceImage]:
+class _Read(NamedTuple):
+    """A page of an input, or why there is none; inputs are numbered, since one may be given twice."""
+
+    number: int
+    given: str
+    page: SourceImage | ImageError
+
+    def is_light(self) -> bool:
+        from dbcpu.detector import is_light
+        from dbcpu.errors import ImageError
+
+        return isinstance(self.page, ImageError) or is_light(self.page)
+
+
+def _read_all(
+    inputs: Iterator[str], ignore_exif: bool, max_pixels: int | None, dpi: int | None, password: str | None
+) -> Iterator[_Read]:
+    from dbcpu.errors import ImageError
     from dbcpu.image import MAX_PIXELS, read_image
     from dbcpu.pdf import DEFAULT_DPI
 
-    return read_image(
-        sys.stdin.buffer.read() if given == STDIN else given,
-        name=given,
-        ignore_exif=ignore_exif,
-        max_pixels=max_pixels or MAX_PIXELS,
-        dpi=dpi or DEFAULT_DPI,
-        password=password,
-    )
+    for number, given in enumerate(inputs):
+        try:
+            for page in read_image(
+                sys.stdin.buffer.read() if given == STDIN else given,
+                name=given,
+                ignore_exif=ignore_exif,
+                max_pixels=max_pixels or MAX_PIXELS,
+                dpi=dpi or DEFAULT_DPI,
+                password=password,
+            ):
+                yield _Read(number, given, page)
+                del page
+        except ImageError as error:
+            yield _Read(number, given, error)
 
 
-def _detect_page(detector: Detector, results: Results, given: str, page: SourceImage, order: ReadingOrder) -> None:
+def _detect_page(detector: Detector, results: Results, read: _Read, order: ReadingOrder) -> None:
+    from dbcpu.errors import ImageError
     from dbcpu.reading_order import in_reading_order
 
+    given, page = read.given, read.page
+    if isinstance(page, ImageError):
+        raise page
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
     result, probability_map = detector.detect_with_map(page)
     results.write(given, page, in_reading_order(result, order), probability_map)
