@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbcpu.model.resnet import ResNet
 
 # Rows of the result that are computed together: those of the map between stay in the cache.
-_BAND = 8
+_BAND = 16
 
 
 class BandedStem(nn.Module):
