@@ -58,11 +58,17 @@ class ComposedDecoder(nn.Module):
 
         self.in5, self.in4 = conv(decoder.in5), conv(decoder.in4)
         self.out5, self.out4 = conv(_first(decoder.out5)), conv(_first(decoder.out4))
-        self.p3_of_c3 = conv3x3(_compose(smooth3, in3))
-        self.p3_of_out4 = upsampled(smooth3, 2)
         self.p2_of_c2 = conv3x3(_compose(smooth2, in2))
-        self.p2_of_c3 = upsampled(_compose(smooth2, in3), 2)
-        self.p2_of_out4 = upsampled(smooth2, 4)
+        self.in3: FusedConv2d | None = None
+        if decoder.in3.in_channels < decoder.in3.out_channels:
+            self.p3_of_c3 = conv3x3(_compose(smooth3, in3))
+            self.p3_of_out4 = upsampled(smooth3, 2)
+            self.p2_of_c3 = upsampled(_compose(smooth2, in3), 2)
+            self.p2_of_out4 = upsampled(smooth2, 4)
+        else:  # a lateral that narrows is better not composed: it would make the two convolutions after it wider
+            self.in3 = conv(decoder.in3)
+            self.p3_of_out3 = conv3x3(smooth3)
+            self.p2_of_out3 = upsampled(smooth2, 2)
         self.first_of_p2 = conv3x3(of_p2, first.bias)
         self.first_of_p3 = upsampled(of_p3, 2)
         self.first_of_p4 = upsampled(of_p4, 4)
@@ -73,13 +79,19 @@ class ComposedDecoder(nn.Module):
         """C2..C5, channels-last, to the probability map, float32 (B, 1, H, W) in [0, 1]."""
         c2, c3, c4, c5 = features
         in5 = self.in5(c5)
-        out4 = F.interpolate(in5, scale_factor=2.0, mode="nearest")
+        out4 = _upsample(in5)
         self.in4.add_to(out4, c4)
-        p3 = self.p3_of_c3(c3)
-        self.p3_of_out4.add_to(p3, out4)
         p2 = self.p2_of_c2(c2)
-        self.p2_of_c3.add_to(p2, c3)
-        self.p2_of_out4.add_to(p2, out4)
+        if self.in3 is None:
+            p3 = self.p3_of_c3(c3)
+            self.p3_of_out4.add_to(p3, out4)
+            self.p2_of_c3.add_to(p2, c3)
+            self.p2_of_out4.add_to(p2, out4)
+        else:
+            out3 = _upsample(out4)
+            self.in3.add_to(out3, c3)
+            p3 = self.p3_of_out3(out3)
+            self.p2_of_out3.add_to(p2, out3)
         first = self.first_of_p2(p2)
         self.first_of_p3.add_to(first, p3)
         self.first_of_p4.add_to(first, self.out4(out4))
@@ -119,6 +131,10 @@ class Tail(nn.Module):
         for column in itertools.product((0, 1), (0, 1)):  # in one copy, the innermost loop would have two elements
             maps[..., column[0], column[1]] = places[..., column[0], column[1]]
         return maps.view(batch, 1, 4 * height, 4 * width).add_(self._second_bias).sigmoid_()
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def _first(sequence: nn.Sequential) -> nn.Conv2d:
