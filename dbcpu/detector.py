@@ -262,7 +262,9 @@ def load_detector(
     require_finite(loaded)
     full_config = apply_overrides(loaded.config, overrides)
     dtype = choose_dtype(precision)
-    network = prepare(load_network(loaded.tensors, full_config.model), dtype, fuse=not compile)
+    built = load_network(loaded.tensors, full_config.model)
+    del loaded  # so that the tensors it shares with the network go as they are replaced
+    network = prepare(built, dtype, fuse=not compile)
     if compile:
         network = compile_network(network)
     return Detector(network, full_config, name=path.name, dtype=dtype)

@@ -55,10 +55,10 @@ class _FusedResNet(nn.Module):
     def __init__(self, backbone: ResNet) -> None:
         super().__init__()
         self.stem = BandedStem(backbone)
-        layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
-        self.layers = nn.ModuleList(
-            nn.Sequential(*(FusedBlock(cast("BasicBlock | Bottleneck", block)) for block in layer)) for layer in layers
-        )
+        self.layers = nn.ModuleList([backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4])
+        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+            for index, block in enumerate(layer):  # in place, so that no more than one block is there twice
+                layer[index] = FusedBlock(cast("BasicBlock | Bottleneck", block))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(B, 3, H, W), H and W multiples of 32, to C2..C5."""
