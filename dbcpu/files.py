@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import threading
+import zlib
 from typing import TYPE_CHECKING
 
 from dbcpu.errors import OutputError, UsageError
@@ -59,8 +61,10 @@ def complete_file(path: Path, *, partial_in: Path | None = None) -> Iterator[Pat
     Raises:
         OutputError: writing failed: no room, no permission, no such folder.
     """
-    # The name differs between threads, and no glob of results matches it. Cut, since names have a limit in bytes.
-    name = f".{path.name[:50]}.{os.getpid()}.{threading.get_ident()}.partial"
+    # The name differs between threads, also of several machines that share a folder, and no glob of results matches it.
+    # Cut, since names have a limit in bytes.
+    machine = zlib.crc32(platform.node().encode())
+    name = f".{path.name[:50]}.{machine:x}.{os.getpid()}.{threading.get_ident()}.partial"
     partial = path.with_name(name) if partial_in is None else partial_in / name
     try:
         partial.touch()

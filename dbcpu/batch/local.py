@@ -156,6 +156,7 @@ class LocalEngine:
             is_last=task.page_count in (None, running.page),
             size=task.scan.size,
             mtime_ns=task.scan.mtime_ns,
+            version=task.scan.version,
             sha256=running.sha256,
             status="failed",
             seconds=round(time.monotonic() - running.since, 3),

@@ -23,18 +23,22 @@ SILENCE = 60.0  # seconds after which a holder on another machine is taken for d
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, what: Path | None = None) -> Iterator[None]:
     """Hold the lock file `path` for the block; it tells host, process and the last sign of life.
 
     The system frees the lock of a process that dies, so that of a killed run is taken over at once. Where the folder is
     shared between machines and locks are not, a holder on another machine counts as alive for a minute after its last
     heartbeat.
 
+    Args:
+        path: of the file.
+        what: it locks, for messages; the folder around that of the file, unless given.
+
     Raises:
         OutputError: another run holds it, or the file cannot be written.
     """
     try:
-        descriptor = _open_locked(path)
+        descriptor = _open_locked(path, path.parent.parent if what is None else what)
     except OSError as error:
         raise OutputError(f"the lock cannot be written: {error.strerror or error}", where=path) from error
     ended = threading.Event()
@@ -52,7 +56,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, what: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -60,14 +64,14 @@ def _open_locked(path: Path) -> int:
             holder = _holder(descriptor)
             if not is_ours or _lives_elsewhere(holder):
                 raise OutputError(
-                    f"another run works on these results: {_described(holder)}",
-                    where=path.parent.parent,
+                    f"another run works on these results: {described(holder)}",
+                    where=what,
                     remedy="wait until it ends, or choose another folder",
                 )
             # Between opening and locking, the run before may have deleted the file.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 if holder:
-                    logger.warning("taking over from a run that did not end: %s", _described(holder))
+                    logger.warning("taking over from a run that did not end: %s", described(holder))
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -102,7 +106,8 @@ def _lives_elsewhere(holder: dict[str, Any]) -> bool:
     return time.time() - float(holder.get("heartbeat", 0)) < SILENCE
 
 
-def _described(holder: dict[str, Any]) -> str:
+def described(holder: dict[str, Any]) -> str:
+    """Return words for the content of a lock."""
     if not holder:
         return "it has not said which"
     age = max(0, round(time.time() - float(holder.get("heartbeat", 0))))

@@ -35,6 +35,7 @@ class _State:
 
     size: int
     mtime_ns: int
+    version: str | None
     sha256: str | None
     settings: str
     last_page: int | None = None
@@ -54,13 +55,15 @@ class Manifest:
     Args:
         path: of the file; it is created where it is missing, and a last line that a killed run left half is cut off.
         settings: fingerprint of the model and the settings of this run.
+        partial_in: as in `complete_file`.
 
     Raises:
         OutputError: the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, settings: str) -> None:
+    def __init__(self, path: Path, settings: str, *, partial_in: Path | None = None) -> None:
         self._path = path
+        self._partial_in = partial_in
         self._settings = settings
         self._states: dict[str, _State] = {}
         self._order: dict[str, int] = {}
@@ -92,7 +95,7 @@ class Manifest:
             if (has_results(line.results or "") if line.is_done else not retry_failed)
         }
         is_complete = state.last_page is not None and len(settled) == state.last_page
-        if state.mtime_ns != scan.mtime_ns:
+        if (state.mtime_ns, state.version) != (scan.mtime_ns, scan.version):
             if state.sha256 is None:
                 return Task(scan=scan, replaces=True)
             known = state.sha256
@@ -128,6 +131,13 @@ class Manifest:
         self._index(record, self._end)
         self._end += len(content)
 
+    def keep(self) -> None:
+        """Save what was added, where adding alone does not.
+
+        Raises:
+            OutputError: there is no room, or no permission.
+        """
+
     def failed(self, scan: Scan) -> PageRecord:
         """Return the record of a scan that cannot even be looked at."""
         return PageRecord(
@@ -135,6 +145,7 @@ class Manifest:
             page=1,
             size=scan.size,
             mtime_ns=scan.mtime_ns,
+            version=scan.version,
             status="failed",
             settings=self._settings,
             error=scan.error,
@@ -147,21 +158,23 @@ class Manifest:
             OutputError: there is no room, or no permission.
         """
         for record in list(self._read([scan.name])):
-            self.add(replace(record, mtime_ns=scan.mtime_ns))
+            self.add(replace(record, mtime_ns=scan.mtime_ns, version=scan.version))
 
     def stale(self) -> list[str]:
         """Return `PageRecord.results` of pages that are no more: a file got shorter, or unreadable."""
         return sorted(self._stale)
 
     def finish(self) -> None:
-        """Sort the file by the order of the scans, one line per page; scans that this run did not meet come last.
+        """Sort the file by the order of the scans, one line per page.
+
+        Scans that this run did not meet come last, in the order that folders are listed in.
 
         Raises:
             OutputError: there is no room, or no permission; the unsorted file stays.
         """
         unmet = len(self._order)
-        names = sorted(self._states, key=lambda name: (self._order.get(name, unmet), name))
-        with complete_file(self._path) as partial, partial.open("wb") as stream:
+        names = sorted(self._states, key=lambda name: (self._order.get(name, unmet), _as_listed(name)))
+        with complete_file(self._path, partial_in=self._partial_in) as partial, partial.open("wb") as stream:
             stream.writelines(record.line().encode() for record in self._read(names))
         os.close(self._descriptor)
         self._descriptor = os.open(self._path, os.O_RDWR)
@@ -202,7 +215,7 @@ class Manifest:
         if state is None or not state.fits(record):
             if state is not None:
                 self._stale |= {line.results for line in state.pages.values() if line.results is not None}
-            state = _State(record.size, record.mtime_ns, record.sha256, record.settings)
+            state = _State(record.size, record.mtime_ns, record.version, record.sha256, record.settings)
             self._states[record.path] = state
         before = state.pages.get(record.page)
         if before is not None and before.results is not None:
@@ -210,7 +223,7 @@ class Manifest:
         if record.results is not None:
             self._stale.discard(record.results)
         state.sha256 = record.sha256 or state.sha256
-        state.mtime_ns = record.mtime_ns
+        state.mtime_ns, state.version = record.mtime_ns, record.version
         state.pages[record.page] = _Line(offset, record.status == "done", record.results)
         if record.is_last:
             state.last_page = record.page
@@ -224,3 +237,9 @@ class Manifest:
 
     def _error(self, error: OSError) -> OutputError:
         return OutputError(f"the manifest cannot be kept: {error.strerror or error}", where=self._path)
+
+
+def _as_listed(name: str) -> tuple[tuple[bool, str], ...]:
+    """Return what to sort names by, so that the files of a folder come before its folders."""
+    *folders, file = name.split("/")
+    return *((True, folder) for folder in folders), (False, file)

@@ -19,6 +19,7 @@ class Scan:
         name: in the tree of the results: relative, `/` between its parts, the file's ending included.
         size: in bytes.
         mtime_ns: when it was changed last, in nanoseconds.
+        version: what an object store calls this content; None elsewhere.
         error: why it cannot even be looked at, such as a folder that may not be read; None as a rule.
     """
 
@@ -26,6 +27,7 @@ class Scan:
     name: str
     size: int = 0
     mtime_ns: int = 0
+    version: str | None = None
     error: str | None = None
 
 
@@ -66,6 +68,7 @@ class PageRecord:
         is_last: whether no page follows, or none that can be reached.
         size: of the file, in bytes.
         mtime_ns: of the file.
+        version: of the file, in an object store.
         sha256: of the file; None where it could not be read.
         status: "done", or "failed".
         instances: how many were found.
@@ -82,6 +85,7 @@ class PageRecord:
     is_last: bool = True
     size: int
     mtime_ns: int
+    version: str | None = None
     sha256: str | None = None
     status: Status
     instances: int = 0

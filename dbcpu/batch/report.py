@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dbcpu import __version__
 from dbcpu.batch.work import thumbnail_name
-from dbcpu.files import complete_file
 from dbcpu.result import SCHEMA_VERSION
 from dbcpu.writers.contact_sheet import SheetPage, contact_sheet
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
@@ -18,10 +17,9 @@ from dbcpu.writers.page_files import overlay_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from dbcpu.batch.records import PageRecord
-    from dbcpu.batch.store import FolderStore, Store
+    from dbcpu.batch.store import Results, Store
     from dbcpu.batch.work import Facts
     from dbcpu.result import DetectionResult
     from dbcpu.writers.page_files import PictureFormat
@@ -52,7 +50,7 @@ class Totals:
 
 
 def write_reports(
-    store: FolderStore,
+    store: Results,
     records: Callable[[], Iterable[PageRecord]],
     facts: Facts,
     *,
@@ -73,9 +71,7 @@ def write_reports(
     Raises:
         OutputError: a file cannot be written, or a page's result cannot be read back.
     """
-    totals = Totals()
-    for record in records():
-        totals.add(record)
+    totals = sums(records())
     summary = {
         "schema_version": SCHEMA_VERSION,
         "dbcpu": __version__,
@@ -90,25 +86,28 @@ def write_reports(
         "failures": totals.failures,
         "settings": facts.settings,
     }
-    _write(store.folder / "summary.json", [json.dumps(summary, indent=2) + "\n"])
+    store.write_text("summary.json", [json.dumps(summary, indent=2) + "\n"])
     title = f"{totals.pages} pages, {totals.instances} instances"
     pages = (_sheet_page(record, overlay) for record in records())
-    _write(store.folder / "index.html", contact_sheet(pages, title=title))
+    store.write_text("index.html", contact_sheet(pages, title=title))
     for name in run_formats:
         run_format = RUN_FORMATS[name]
-        _write(store.folder / run_format.file_name, run_format.write(_results(records(), store)))
+        store.write_text(run_format.file_name, run_format.write(_results(records(), store)))
     return totals
-
-
-def _write(path: Path, pieces: Iterable[str]) -> None:
-    with complete_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines(pieces)
 
 
 def _results(records: Iterable[PageRecord], store: Store) -> Iterator[DetectionResult]:
     for record in records:
         if record.results is not None:
             yield read_json_document(store.read(json_name(record.results)))
+
+
+def sums(records: Iterable[PageRecord]) -> Totals:
+    """Return the sums over records."""
+    totals = Totals()
+    for record in records:
+        totals.add(record)
+    return totals
 
 
 def json_name(results: str) -> str:

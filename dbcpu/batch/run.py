@@ -6,23 +6,22 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from dbcpu.batch.manifest import Manifest
 from dbcpu.batch.records import Unchanged
-from dbcpu.batch.report import json_name, write_reports
+from dbcpu.batch.report import json_name, sums, write_reports
+from dbcpu.batch.shards import MANIFEST, begin_shard, end_shard, unmerged
 from dbcpu.batch.work import remove_page
-from dbcpu.errors import OutputError
+from dbcpu.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbcpu.batch.local import Engine
+    from dbcpu.batch.manifest import Manifest
     from dbcpu.batch.records import Outcome, PageRecord, Scan, Task
     from dbcpu.batch.report import Totals
     from dbcpu.batch.sources import Sources
-    from dbcpu.batch.store import FolderStore
+    from dbcpu.batch.store import Results
     from dbcpu.writers.page_files import PictureFormat
-
-MANIFEST = "manifest.jsonl"
 
 
 class Listener(Protocol):
@@ -59,7 +58,7 @@ class RunOptions:
 
 def run_batch(
     sources: Sources,
-    store: FolderStore,
+    store: Results,
     engine: Engine,
     options: RunOptions,
     listener: Listener,
@@ -77,13 +76,18 @@ def run_batch(
         is_stopped: asked before each scan; after True, what is running ends and the run with it.
 
     Returns:
-        Sums over all pages of the folder of results, those of earlier runs included.
+        Sums over all pages of the folder of results, those of earlier runs included; of a shard, over its own.
 
     Raises:
         OutputError: results, the manifest or the reports cannot be written.
         WorkerError: worker processes cannot be kept alive.
     """
-    manifest = Manifest(store.folder / MANIFEST, engine.facts.fingerprint)
+    shard = sources.shard
+    if shard is not None:
+        begin_shard(store, shard, engine.facts, options.run_formats)
+    elif unmerged(store):
+        raise UsageError("there are shards to put together first", remedy="dbcpu batch merge RESULTS")
+    manifest = store.open_manifest(f"{shard.folder}/{MANIFEST}" if shard else MANIFEST, engine.facts.fingerprint)
     run = _Run(sources, store, manifest, options, listener, is_stopped)
     try:
         for outcome in engine.run(run.tasks()):
@@ -94,6 +98,10 @@ def run_batch(
         raise
     else:
         run.finish()
+        if shard is not None:
+            if not is_stopped():
+                end_shard(store, shard, engine.facts, options.run_formats, sources.left_out)
+            return sums(manifest.records())
         return write_reports(
             store,
             manifest.records,
@@ -112,7 +120,7 @@ class _Run:
     def __init__(
         self,
         sources: Sources,
-        store: FolderStore,
+        store: Results,
         manifest: Manifest,
         options: RunOptions,
         listener: Listener,
@@ -148,6 +156,7 @@ class _Run:
 
     def take(self, outcome: Outcome | None) -> None:
         """Remember what the engine tells."""
+        self._manifest.keep()
         if outcome is None:
             self._listener.waiting()
         elif isinstance(outcome, Unchanged):

@@ -8,15 +8,20 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dbcpu.batch.addresses import as_path, is_address, words
 from dbcpu.batch.records import Scan
+from dbcpu.batch.remote import RemoteEntry, in_parallel, is_remote_folder, list_remote, remote_matches, remote_scan
 from dbcpu.errors import UsageError
 from dbcpu.files import PICTURE_ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from dbcpu.batch.shards import Shard
 
 _ENDINGS = PICTURE_ENDINGS | {".pdf"}
 
@@ -30,12 +35,13 @@ class Sources:
     whatever their ending.
 
     Attributes:
-        given: files, folders, and patterns such as `scans/**/*.tif`.
+        given: files, folders, and patterns such as `scans/**/*.tif`; each may be an address such as `s3://bucket/scans`.
         lists: open files with a path a line (or each ended by a null byte), read as they are needed.
         include: patterns; of a folder's files, only those whose name or path in it matches one are taken, whatever
             their ending. None takes those with the ending of a picture or a PDF.
         exclude: patterns; files and folders that match one are left out.
         results: folder that is never read.
+        shard: which of the scans are read; None reads all of them.
         left_out: how many files of folders were left out, by their endings; filled while the scans are read.
     """
 
@@ -43,7 +49,8 @@ class Sources:
     lists: Sequence[BinaryIO] = ()
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    results: Path
+    results: Path | str
+    shard: Shard | None = None
     left_out: Counter[str] = field(default_factory=Counter)
 
     def check(self) -> None:
@@ -53,16 +60,24 @@ class Sources:
             UsageError: a file or folder that is named does not exist, or is the folder of the results.
         """
         for given in self.given:
+            if is_address(given):
+                self._check_address(given)
+                continue
             if Path(given).is_dir() and self._is_results(given):
                 raise UsageError("the results would be written between the scans", where=given, remedy="name another")
-            if not os.path.lexists(given) and not (glob.has_magic(given) and next(glob.iglob(given), None)):
+            if not os.path.lexists(given) and not (_is_pattern(given) and next(glob.iglob(given), None)):
                 raise UsageError("no such file or folder", where=given)
 
     def scans(self) -> Iterator[Scan]:
         """Yield every scan, in the order of what was given; a file that is met again is yielded again."""
+        return (scan for scan in self._all_scans() if self.shard is None or scan.name in self.shard)
+
+    def _all_scans(self) -> Iterator[Scan]:
         common = self._common_folder()
         for given in self.given:
-            if os.path.isdir(given):
+            if is_address(given):
+                yield from self._at_address(given, common)
+            elif os.path.isdir(given):
                 yield from self._folder(given, _relative(given, common))
             elif os.path.lexists(given):
                 yield self._file(given, _relative(given, common))
@@ -71,8 +86,33 @@ class Sources:
                     if not os.path.isdir(path) and not self._is_excluded(path):
                         yield self._file(path, _relative(path, common))
         for stream in self.lists:
-            for path in _paths_of(stream):
-                yield self._file(path, _relative(path, os.getcwd()))
+            here = os.getcwd()
+            for are_remote, paths in groupby(_paths_of(stream), is_address):
+                named = ((path, _relative(path, here)) for path in paths)
+                yield from in_parallel(remote_scan, named) if are_remote else (self._file(*pair) for pair in named)
+
+    def _check_address(self, given: str) -> None:
+        if self._is_results(given):
+            raise UsageError("the results would be written between the scans", where=given, remedy="name another")
+        try:
+            if not _is_pattern(given):
+                is_remote_folder(given)
+            elif not remote_matches(given):
+                raise FileNotFoundError
+        except FileNotFoundError:
+            raise UsageError("no such file or folder", where=given) from None
+        except OSError as error:
+            raise UsageError(f"cannot be looked at: {words(error)}", where=given) from error
+
+    def _at_address(self, given: str, common: str) -> Iterator[Scan]:
+        if _is_pattern(given):
+            for address, info in remote_matches(given):
+                if not self._is_excluded(address):
+                    yield self._file(address, _relative(address, common), info)
+        elif is_remote_folder(given):
+            yield from self._folder(given, _relative(given, common))
+        else:
+            yield self._file(given, _relative(given, common))
 
     def count(self) -> int:
         """Return how many scans there are, by listing them once more; lists are left out."""
@@ -82,12 +122,12 @@ class Sources:
         """Return the folder that the names of results are relative to."""
         folders = []
         for given in self.given:
-            absolute = os.path.abspath(given)
-            if glob.has_magic(given) and not os.path.lexists(given):
-                absolute = os.path.abspath(_fixed_part(given))
-            elif not os.path.isdir(given):
-                absolute = os.path.dirname(absolute)
-            folders.append(absolute)
+            if _is_pattern(given):
+                folders.append(_absolute(_fixed_part(given)))
+            elif is_remote_folder(given) if is_address(given) else os.path.isdir(given):
+                folders.append(_absolute(given))
+            else:
+                folders.append(os.path.dirname(_absolute(given)))
         return os.path.commonpath(folders) if folders else os.getcwd()
 
     def _folder(self, folder: str, name: str) -> Iterator[Scan]:
@@ -95,8 +135,7 @@ class Sources:
         while waiting:
             path, name, inner = waiting.pop()
             try:
-                with os.scandir(path) as entries:
-                    ordered = sorted(entries, key=lambda entry: entry.name)
+                ordered = sorted(_entries(path), key=lambda entry: entry.name)
             except OSError as error:
                 what = f"the folder cannot be read: {error.strerror or error}"
                 yield Scan(path=path, name=name or ".", error=what)
@@ -111,12 +150,15 @@ class Sources:
                     if not self._is_results(entry.path):
                         folders.append((entry.path, entry_name, entry_inner))
                 elif self._is_wanted(entry_inner) and not (entry.is_symlink() and os.path.isdir(entry.path)):
-                    yield self._file(entry.path, entry_name)
-                else:
+                    info = entry.info if isinstance(entry, RemoteEntry) else None
+                    yield self._file(entry.path, entry_name, info)
+                elif self.shard is None or entry_name in self.shard:
                     self.left_out[PurePosixPath(entry.name).suffix.lower()] += 1
             waiting += reversed(folders)
 
-    def _file(self, path: str, name: str) -> Scan:
+    def _file(self, path: str, name: str, info: dict[str, Any] | None = None) -> Scan:
+        if is_address(path):
+            return remote_scan(path, name, info)
         try:
             status = os.stat(path)
         except (OSError, ValueError) as error:
@@ -137,6 +179,8 @@ class Sources:
         return _matches(inner, self.exclude)
 
     def _is_results(self, folder: str) -> bool:
+        if is_address(folder) or is_address(self.results):
+            return is_address(folder) and folder.rstrip("/") == str(self.results).rstrip("/")
         try:
             return os.path.samefile(folder, self.results)
         except OSError:
@@ -150,11 +194,33 @@ def _matches(inner: str, patterns: Sequence[str]) -> bool:
 
 def _relative(path: str, folder: str) -> str:
     """Return the name of a path in the tree of the results: relative to `folder` inside it, elsewhere from the root."""
-    absolute = os.path.abspath(path)
+    absolute = _absolute(path)
     relative = os.path.relpath(absolute, folder)
     if relative == os.pardir or relative.startswith(os.pardir + os.sep):
         relative = os.path.splitdrive(absolute)[1].lstrip(os.sep)
     return "" if relative == os.curdir else relative.replace(os.sep, "/")
+
+
+def _absolute(path: str) -> str:
+    return as_path(path) if is_address(path) else os.path.abspath(path)
+
+
+def _entries(folder: str) -> Sequence[os.DirEntry[str] | RemoteEntry]:
+    """Return what is in a folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    if is_address(folder):
+        return list_remote(folder)
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_pattern(given: str) -> bool:
+    if is_address(given):
+        return glob.has_magic(given) and not given.startswith(("http://", "https://"))
+    return glob.has_magic(given) and not os.path.lexists(given)
 
 
 def _fixed_part(pattern: str) -> str:

@@ -9,11 +9,14 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dbcpu.batch.addresses import is_address
 from dbcpu.batch.heavy import Gate, is_heavy
 from dbcpu.batch.records import PageRecord, Rest, Unchanged, Waiting
+from dbcpu.batch.remote import open_remote
 from dbcpu.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
@@ -144,7 +147,7 @@ class PageWork:
         clerk = _Clerk(task, self._facts.fingerprint)
         done = task.done_pages
         try:
-            with _opened(task.scan, self.max_bytes) as stream:
+            with _opened(task.scan, self.max_bytes, whole=task.sha256 is None) as stream:
                 clerk.sha256 = task.sha256 or _sha256(stream)
                 if task.done_for_sha256 == clerk.sha256:
                     yield Unchanged(scan=task.scan)
@@ -246,14 +249,10 @@ def remove_page(store: Store, results: str, *, keep: Collection[str] = ()) -> No
     """
     from dbcpu.writers.page_files import crop_names, possible_names
 
-    for name in (*map(str, possible_names(PurePosixPath(results))), thumbnail_name(results)):
-        if name not in keep:
-            store.remove(name)
-    for crop in map(str, crop_names(PurePosixPath(results))):
-        if crop not in keep:
-            if not store.exists(crop):
-                break
-            store.remove(crop)
+    names = (*map(str, possible_names(PurePosixPath(results))), thumbnail_name(results))
+    store.remove([name for name in names if name not in keep])
+    crops = (crop for crop in map(str, crop_names(PurePosixPath(results))) if crop not in keep)
+    store.remove(list(takewhile(store.exists, crops)))
 
 
 class _Clerk:
@@ -293,6 +292,7 @@ class _Clerk:
             page=self._page,
             size=self._task.scan.size,
             mtime_ns=self._task.scan.mtime_ns,
+            version=self._task.scan.version,
             sha256=self.sha256,
             seconds=round(self._ended - self._started, 3),
             settings=self._fingerprint,
@@ -308,12 +308,14 @@ def _image_error(error: Exception) -> ImageError:
 
 
 @contextlib.contextmanager
-def _opened(scan: Scan, max_bytes: int) -> Iterator[BinaryIO]:
+def _opened(scan: Scan, max_bytes: int, *, whole: bool) -> Iterator[BinaryIO]:
     if scan.size > max_bytes:
         what = f"{scan.size} bytes are more than the limit of {max_bytes}"
         raise ImageError(what, remedy="raise --max-bytes if the file can be trusted")
     try:
-        stream = open(scan.path, "rb")  # noqa: PTH123, SIM115 - a string that may be no valid text; closed below
+        local = not is_address(scan.path)
+        # A path is a string that may be no valid text; the stream is closed below.
+        stream = open(scan.path, "rb") if local else open_remote(scan, max_bytes, whole=whole)  # noqa: PTH123, SIM115
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         raise ImageError("no such file" if missing else f"cannot be opened: {error.strerror or error}") from error

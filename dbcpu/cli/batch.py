@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbcpu.cli.merge import merge
 from dbcpu.cli.options import (
-    PATH,
     checkpoint_options,
     order_option,
     postprocess_options,
@@ -28,19 +27,51 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from dbcpu.batch.local import Engine
-    from dbcpu.batch.store import FolderStore
+    from dbcpu.batch.shards import Shard
+    from dbcpu.batch.store import Results
     from dbcpu.batch.work import PageWork
     from dbcpu.reading_order import ReadingOrder
     from dbcpu.writers.page_files import PictureFormat
+
+    _ShardParameter = click.ParamType[Shard]
+else:
+    _ShardParameter = click.ParamType  # no generic class before click 8.2
 
 logger = logging.getLogger(__name__)
 _DEFAULT_SECONDS = 300.0
 _DEFAULT_BYTES = 4 << 30
 
 
-@click.command(short_help="Find the text in folders of scans, and go on where a run stopped.")
+class _BatchCommand(click.Command):
+    """`dbcpu batch`, whose first word may be a command of its own."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As `click.Command.make_context`."""
+        if args[:1] == ["merge"]:
+            return merge.make_context(f"{info_name} merge", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+class _ShardType(_ShardParameter):
+    """`I/N`, as in 3/20."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        """Return the shard, or fail as click does."""
+        from dbcpu.batch.shards import Shard
+
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command(cls=_BatchCommand, short_help="Find the text in folders of scans, and go on where a run stopped.")
 @click.argument("given", nargs=-1, metavar="[SOURCE]...")
-@click.argument("results", type=PATH, metavar="RESULTS")
+@click.argument("results", type=click.Path(), metavar="RESULTS")
 @click.option(
     "--from-list",
     "lists",
@@ -97,6 +128,12 @@ _DEFAULT_BYTES = 4 << 30
     metavar="N",
     help="Refuse larger files [default: 4 GiB].",
 )
+@click.option(
+    "--shard",
+    type=_ShardType(),
+    metavar="I/N",
+    help="Only the Ith of N parts of the scans, counted from 1; then merge.",
+)
 @click.option("--force", is_flag=True, help="Do again what has results already.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in earlier runs.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first page that fails.")
@@ -105,7 +142,8 @@ _DEFAULT_BYTES = 4 << 30
 @verbosity_options
 def batch(
     given: tuple[str, ...],
-    results: Path,
+    results: str,
+    shard: Shard | None,
     lists: tuple[BinaryIO, ...],
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -124,22 +162,25 @@ def batch(
     A SOURCE is a folder, a file or a quoted pattern: pictures, TIFFs of many pages, animations, PDFs. Run the same
     command again to go on after an interruption: pages whose results are there are skipped while file, model and
     settings stay the same. RESULTS/manifest.jsonl has a line for every page, RESULTS/index.html shows them.
+
+    Sources and results may be addresses such as s3://bucket/scans. `dbcpu batch merge RESULTS` puts shards together.
     """
-    from dbcpu.batch.lock import locked
+    from dbcpu.batch.object_store import results_at
     from dbcpu.batch.run import RunOptions, run_batch
     from dbcpu.batch.sources import Sources
-    from dbcpu.batch.store import FolderStore
+    from dbcpu.batch.store import OWN
     from dbcpu.cli.progress import Progress
     from dbcpu.engine.threads import available_cpus
     from dbcpu.errors import UsageError
 
     if not given and not lists:
         raise UsageError("nothing to read", remedy="name folders or files before the folder of the results")
-    sources = Sources(given=given, lists=lists, include=include, exclude=exclude, results=results)
+    sources = Sources(given=given, lists=lists, include=include, exclude=exclude, results=results, shard=shard)
     sources.check()
     cpus = available_cpus()
     workers = cpus if workers is None else workers
-    store = FolderStore(results)
+    own = OWN if shard is None else shard.folder
+    store = results_at(results, own=own)
     work, run_formats = _page_work(store, threads=threads or max(1, cpus // max(1, workers)), **settings)
     options = RunOptions(
         force=force,
@@ -150,7 +191,7 @@ def batch(
     )
     progress = Progress(as_json=log_json)
     store.make()
-    with locked(store.lock), _until_signalled() as is_stopped:
+    with store.locked(f"{own}/lock"), _until_signalled() as is_stopped:
         store.prepare()
         engine = _engine(work, workers, page_seconds)
         has_ended = False
@@ -167,7 +208,7 @@ def batch(
 
 
 def _page_work(
-    store: FolderStore,
+    store: Results,
     *,
     formats: str,
     order: ReadingOrder,
