@@ -166,6 +166,13 @@ def test_a_batch_answers_each_page_in_order_and_goes_on_after_a_failure(client: 
     assert {**lines[3]["result"], "image": "picture"} == detected(client, sample)[0]
 
 
+def test_a_batch_without_any_result_has_the_status_of_its_first_problem(client: httpx.Client):
+    files = [("file", ("a.tif", tiff_of(4))), ("file", ("b.jpg", b"nonsense"))]
+    response = client.post("/v1/detect/batch", files=files)
+    statuses = [json.loads(line)["problem"]["status"] for line in response.text.splitlines()]
+    assert (response.status_code, statuses) == (413, [413, 422])
+
+
 def test_a_batch_has_a_limit_on_files(client: httpx.Client):
     response = client.post("/v1/detect/batch", files=[("file", ("a.png", b"x"))] * 5)
     assert (response.status_code, "Maximum number of files is 4" in response.json()["detail"]) == (400, True)

@@ -95,6 +95,16 @@ def kill_worker(server: Served) -> None:
     assert wait_until(lambda: server.figure("dbcpu_worker_deaths") == deaths + 1)
 
 
+PART_END = b"\r\n--part--\r\n"
+
+
+def batch_head(content: bytes) -> bytes:
+    """The begin of a batch of one file, where it goes on with the content and `PART_END`."""
+    part = b'--part\r\nContent-Disposition: form-data; name="file"; filename="slow.tif"\r\n\r\n'
+    head = post_head(len(part + content + PART_END)).replace(b"detect", b"detect/batch?short_side=1024")
+    return head.replace(b"\r\n\r\n", b"\r\nContent-Type: multipart/form-data; boundary=part\r\n\r\n") + part
+
+
 def test_a_worker_that_is_killed_is_replaced_and_its_picture_done_again(
     threads: ThreadPoolExecutor, killed: Served, quick: bytes
 ):
@@ -151,7 +161,7 @@ def test_a_picture_that_takes_too_long_gives_up_its_worker(threads: ThreadPoolEx
 def test_a_full_line_is_said_at_once_and_clients_who_leave_free_their_place(slow: bytes, quick: bytes):
     with serving("--queue", 1) as server, contextlib.ExitStack() as clients:
         head = post_head(len(slow)).replace(b"detect", b"detect?short_side=1024")
-        clients.enter_context(raw(server, head + slow))
+        clients.enter_context(raw(server, batch_head(slow) + slow + PART_END))
         assert wait_until(lambda: server.figure("dbcpu_running") == 1)
         clients.enter_context(raw(server, head + slow))
         assert wait_until(lambda: server.figure("dbcpu_queue_depth") == 1)

@@ -229,9 +229,9 @@ def test_results_can_be_downloaded(page: Page, server: Served, tmp_path: Path):
 
 
 def test_a_narrow_screen_shows_all_without_scrolling_sideways(phone: Page):
-    expect(phone.get_by_text("Take a photo")).to_be_visible()
     upload(phone, SAMPLE.read_bytes())
     phone.locator("polygon").first.wait_for()
+    expect(phone.get_by_text("Take a photo")).to_be_visible()
     assert phone.evaluate("document.documentElement.scrollWidth") == 360
     for name in ("#score", "#unclip", "[data-download=json]", "#stage"):
         box = phone.locator(name).bounding_box()

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
@@ -24,7 +24,7 @@ from dbcpu.serve.models import (
     Models,
     SessionQuery,
 )
-from dbcpu.serve.openapi import SESSION_HEADER, SESSION_LINKS, described, picture_body, problems
+from dbcpu.serve.openapi import LINES, SESSION_HEADER, SESSION_LINKS, described, picture_body, problems
 from dbcpu.serve.problems import (
     BUSY,
     DEADLINE,
@@ -38,13 +38,13 @@ from dbcpu.serve.problems import (
     WORKER_DIED,
     ServeError,
     kind_of,
-    problem,
+    problem_body,
 )
 from dbcpu.serve.upload import read_pictures
 from dbcpu.serve.work import Detection, Rendition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -52,10 +52,12 @@ if TYPE_CHECKING:
     from dbcpu.serve.keeping import Keeping
     from dbcpu.serve.line import Job, Line
     from dbcpu.serve.metrics import Metrics
+    from dbcpu.serve.problems import Kind
     from dbcpu.serve.settings import ServeSettings
     from dbcpu.serve.upload import Room
     from dbcpu.serve.work import ModelFacts, PageDone, Picture
 
+T = TypeVar("T")
 _MEDIA_TYPES = {"json": "application/json", "icdar": "text/plain; charset=utf-8", "overlay-png": "image/png"}
 _PATIENCE = 0.1  # seconds between a batch's looks for a free place
 _WORK_PROBLEMS = (TOO_LARGE, PICTURE, SETTING, UNEXPECTED, WORKER_DIED, BUSY, DEADLINE)
@@ -108,8 +110,8 @@ class Api:
             summary="Find the text in several files, answered line by line",
             response_class=Response,
             responses={
-                200: described(BatchLine, "A JSON document a line.", media_type="application/x-ndjson"),
-                **problems(MALFORMED, NOT_FOUND, TOO_SLOW, *_WORK_PROBLEMS),
+                200: described(BatchLine, "A JSON document a line.", media_type=LINES),
+                **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS, lines=True),
             },
             openapi_extra=picture_body(several=True),
         )
@@ -155,7 +157,8 @@ class Api:
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
         """Send the file as the body, or as the part `file` of a form.
 
-        Polygons are in pixels of the upright page.
+        Its content tells what it is, whatever type the request names: all that `dbcpu detect` reads. Polygons are in
+        pixels of the upright page.
         """
         self._check_size(query.short_side)
         with self._room.share() as share:
@@ -174,7 +177,7 @@ class Api:
         """Send the files as parts `file` of a form.
 
         Each page is a line, in the order of the files; a file that fails is a line with its problem, and the others go
-        on.
+        on. Where all of them fail, the status is that of the first problem.
         """
         self._check_size(query.short_side)
         with contextlib.ExitStack() as held:
@@ -183,7 +186,12 @@ class Api:
             overrides = query.overrides()
             first = self._line.join(Detection(picture=pictures[0], overrides=overrides))
             held.callback(first.leave)
-            return _Stream(self._lines(pictures, overrides, first), held.pop_all())
+            lines = self._lines(pictures, overrides, first)
+            begun = await _unless_left(request, _until_result(lines))
+            if begun[-1].problem is None:
+                return _Stream(_bodies(begun, lines), held.pop_all())
+        status = begun[0].problem.status if begun[0].problem is not None else 200
+        return Response(b"".join(line.body for line in begun), status, media_type=LINES)
 
     async def detect_again(
         self, request: Request, token: Annotated[str, Path(max_length=64)], query: Annotated[SessionQuery, Query()]
@@ -242,17 +250,10 @@ class Api:
             DbcpuError: of the task.
             ClientDisconnect: the client has left.
         """
-        gathering = asyncio.ensure_future(self._gather(job))
-        leaving = asyncio.ensure_future(_wait_until_left(request))
         try:
-            await asyncio.wait({gathering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not gathering.done():
-                raise ClientDisconnect
-            return gathering.result()
+            return await _unless_left(request, self._gather(job))
         finally:
             job.leave()
-            gathering.cancel()
-            leaving.cancel()
 
     async def _gather(self, job: Job) -> list[PageDone]:
         pages = []
@@ -267,7 +268,7 @@ class Api:
             self._metrics.begun(job)
         return pages
 
-    async def _lines(self, pictures: Sequence[Picture], overrides: Overrides, first: Job) -> AsyncIterator[bytes]:
+    async def _lines(self, pictures: Sequence[Picture], overrides: Overrides, first: Job) -> AsyncIterator[_Line]:
         jobs: deque[tuple[int, Job | DbcpuError]] = deque([(0, first)])
         upcoming = 1
         try:
@@ -283,17 +284,17 @@ class Api:
                 if not isinstance(job, DbcpuError):
                     job.leave()
 
-    async def _file_lines(self, index: int, name: str, job: Job | DbcpuError) -> AsyncIterator[bytes]:
+    async def _file_lines(self, index: int, name: str, job: Job | DbcpuError) -> AsyncIterator[_Line]:
         head = json.dumps({"file": index, "name": name})[:-1].encode()
         try:
             if isinstance(job, DbcpuError):
                 raise job
             async for done in job:
                 self._metrics.page(done)
-                yield head + b', "result": ' + done.body + b"}\n"
+                yield _Line(head + b', "result": ' + done.body + b"}\n")
         except DbcpuError as error:
             self._metrics.failure(kind_of(error).slug)
-            yield head + b', "problem": ' + json.dumps(problem(error)).encode() + b"}\n"
+            yield _Line(head + b', "problem": ' + problem_body(error) + b"}\n", kind_of(error))
         finally:
             if not isinstance(job, DbcpuError):
                 self._metrics.begun(job)
@@ -312,16 +313,59 @@ class Api:
             await asyncio.sleep(_PATIENCE)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A line of a batch's answer, and the kind of its problem where it has one."""
+
+    body: bytes
+    problem: Kind | None = None
+
+
+async def _until_result(lines: AsyncIterator[_Line]) -> list[_Line]:
+    """Return the lines up to the first one with a result, or all."""
+    begun = []
+    async for line in lines:
+        begun.append(line)
+        if line.problem is None:
+            break
+    return begun
+
+
+async def _bodies(begun: Sequence[_Line], lines: AsyncIterator[_Line]) -> AsyncIterator[bytes]:
+    for line in begun:
+        yield line.body
+    async for line in lines:
+        yield line.body
+
+
 class _Stream(StreamingResponse):
     """A stream that gives back what it holds, also where it never begins."""
 
     def __init__(self, lines: AsyncIterator[bytes], held: contextlib.ExitStack) -> None:
-        super().__init__(lines, media_type="application/x-ndjson")
+        super().__init__(lines, media_type=LINES)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
             await super().__call__(scope, receive, send)
+
+
+async def _unless_left(request: Request, answer: Coroutine[None, None, T]) -> T:
+    """Wait for an answer, but no longer than the client does.
+
+    Raises:
+        ClientDisconnect: the client has left; what it waited for is cancelled.
+    """
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_wait_until_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
 
 
 async def _wait_until_left(request: Request) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dbcpu.serve.settings import Limits
 
 _BINARY = {"type": "string", "format": "binary"}
-_PICTURES = ("application/octet-stream", "image/*", "application/pdf")
 _SCHEMAS = "#/components/schemas/"
+LINES = "application/x-ndjson"
 SESSION_HEADER = "Dbcpu-Session"
 _TOKEN = {"token": f"$response.header.{SESSION_HEADER}"}
 # What a kept picture can be asked for: parts of a response's description.
@@ -49,26 +49,32 @@ def described(
     }
 
 
-def problems(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """Return the descriptions of the problems that a route may answer with."""
+def problems(*kinds: Kind, lines: bool = False) -> dict[int | str, dict[str, Any]]:
+    """Return the descriptions of the problems that a route may answer with, also as `lines` of a batch."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS + Problem.__name__}}}
+    if lines:
+        content[LINES] = {"schema": {"$ref": _SCHEMAS + BatchLine.__name__}}
     by_status: dict[int, list[Kind]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append(kind)
     return {
         status: {
             "description": "; or: ".join(kind.title for kind in same),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": _SCHEMAS + Problem.__name__}}},
+            "content": content,
         }
         for status, same in by_status.items()
     }
 
 
 def picture_body(*, several: bool) -> dict[str, Any]:
-    """Return the description of a request that brings pictures."""
+    """Return the description of a request that brings pictures.
+
+    Files of any type are taken for what they are; the document names the one that tools can make examples of.
+    """
     file = {"type": "array", "items": _BINARY, "minItems": 1} if several else _BINARY
     form = {"type": "object", "required": ["file"], "properties": {"file": file}, "additionalProperties": False}
-    raw = {} if several else {media_type: {"schema": _BINARY} for media_type in _PICTURES}
-    multipart = {"schema": form, "encoding": {"file": {"contentType": "image/*, application/pdf"}}}
+    raw = {} if several else {"image/*": {"schema": _BINARY}}
+    multipart = {"schema": form, "encoding": {"file": {"contentType": "image/*"}}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": multipart, **raw}}}
 
 

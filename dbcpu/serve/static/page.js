@@ -99,7 +99,8 @@ async function picture(width, height) {
     URL.revokeObjectURL(address);
   }
   if (!state.session) throw new Problem(0, "too large to be kept by the server, and of a kind that this browser cannot show");
-  const response = await get(`v1/sessions/${state.session}/pages/${state.pages[state.page].page}`);
+  const longest = matchMedia("(any-pointer: fine)").matches ? 8192 : 4096; // what phones have memory for
+  const response = await get(`v1/sessions/${state.session}/pages/${state.pages[state.page].page}`, { longest });
   return URL.createObjectURL(await response.blob());
 }
 
