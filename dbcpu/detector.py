@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from dbcpu.overrides import apply_overrides
 from dbcpu.postprocess import detect_text
 from dbcpu.preprocess import NetworkInput, preprocess, rounded_targets
 from dbcpu.result import DetectionResult
+from dbcpu.tiling import Tile, TiledInput, check_tile, choose_factor, preprocess_tiles, read_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,16 +55,25 @@ class Detector:
         config: of the network and of the stages around it.
         name: of the weights, as results carry it.
         dtype: that the network computes in.
+        tile: how pages are read that are much larger than the network's input, see `load_detector`.
     """
 
     def __init__(
-        self, network: nn.Module, config: DetectorConfig, *, name: str, dtype: torch.dtype = torch.float32
+        self,
+        network: nn.Module,
+        config: DetectorConfig,
+        *,
+        name: str,
+        dtype: torch.dtype = torch.float32,
+        tile: Tile = "off",
     ) -> None:
+        check_tile(tile)
+        self.tile = tile
         self.network = network
         self.dtype = dtype
         self.config = config
         self.name = name
-        self._at_network = threading.Lock()  # two at once would share the cores, and need twice the memory
+        self._at_network = threading.RLock()  # two at once would share the cores, and need twice the memory
         for setting, (given, used) in rounded_targets(config.preprocess).items():
             logger.warning("%s %d is no multiple of 32: rounded up to %d", setting.replace("_", " "), given, used)
 
@@ -102,7 +113,7 @@ class Detector:
         before it is post-processed in a third.
         """
 
-        def prepare_one(image: Picture) -> tuple[SourceImage, NetworkInput]:
+        def prepare_one(image: Picture) -> tuple[SourceImage, NetworkInput | TiledInput]:
             source = self._only_page(image, ignore_exif=ignore_exif)
             return source, self.preprocess(source)
 
@@ -130,30 +141,47 @@ class Detector:
         """
         return self.infer(self.preprocess(next(_sources(image, ignore_exif=ignore_exif))))
 
-    def preprocess(self, source: SourceImage) -> NetworkInput:
-        """Resize and normalise a picture as the network was trained with."""
-        return preprocess(source.pixels_bgr, self.config.preprocess, name=source.name)
+    def preprocess(self, source: SourceImage) -> NetworkInput | TiledInput:
+        """Resize and normalise a picture as the network was trained with, or resize it to be read in tiles."""
+        pixels, config = source.pixels_bgr, self.config.preprocess
+        factor = 1.0 if self.tile == "off" else self.tile
+        if factor == "auto":
+            factor = choose_factor(pixels, config)
+        if factor == 1:
+            return preprocess(pixels, config, name=source.name)
+        logger.info("%s, page %d: read in tiles, %.1f times larger", source.name, source.page, factor)
+        return preprocess_tiles(pixels, config, factor, name=source.name)
 
-    def infer(self, network_input: NetworkInput) -> npt.NDArray[np.float32]:
+    def infer(self, network_input: NetworkInput | TiledInput) -> npt.NDArray[np.float32]:
         """Run the network: float32 (Hn, Wn) in [0, 1], in the network frame. Threads wait for each other."""
-        with self._at_network, torch.inference_mode():
+        if isinstance(network_input, TiledInput):
+            return read_tiles(network_input, self._run, threshold=self.config.postprocess.binarize_threshold)
+        with self._at_network:
             started = time.perf_counter()
-            x = network_input.tensor.to(dtype=self.dtype, memory_format=torch.channels_last)
-            probability = self.network(x)
+            result = self._run(network_input.tensor)
         logger.info("network: %d ms for %dx%d", _ms(started), *reversed(network_input.network_size))
+        return result
+
+    def _run(self, tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+        with self._at_network, torch.inference_mode():
+            probability = self.network(tensor.to(dtype=self.dtype, memory_format=torch.channels_last))
         result: npt.NDArray[np.float32] = probability[0, 0].to(torch.float32).numpy()
         return result
 
     def postprocess(
-        self, source: SourceImage, network_input: NetworkInput, probability_map: npt.NDArray[np.float32]
+        self,
+        source: SourceImage,
+        network_input: NetworkInput | TiledInput,
+        probability_map: npt.NDArray[np.float32],
     ) -> DetectionResult:
         """Turn the probability map of a picture into its result."""
         started = time.perf_counter()
+        settings = self.config.postprocess
+        if isinstance(network_input, TiledInput):  # the limit is meant for a page of the ordinary size
+            limit = round(settings.max_candidates * network_input.factor**2)
+            settings = replace(settings, max_candidates=limit)
         detections = detect_text(
-            probability_map,
-            network_input.image_size,
-            self.config.postprocess,
-            content_size=network_input.content_size,
+            probability_map, network_input.image_size, settings, content_size=network_input.content_size
         )
         logger.info("post-processing: %d ms, %d instances", _ms(started), len(detections.instances))
         if detections.truncated:
@@ -161,7 +189,7 @@ class Detector:
                 "%s, page %d: more than %d candidates; text further up was not looked at (raise max-candidates)",
                 source.name,
                 source.page,
-                self.config.postprocess.max_candidates,
+                settings.max_candidates,
             )
         return DetectionResult(
             image=source.name,
@@ -176,17 +204,18 @@ class Detector:
     @property
     def description(self) -> dict[str, object]:
         """The network and every setting, ready for JSON."""
-        return {"model": self.name, "precision": self._precision, **config_to_mapping(self.config)}
+        return {"model": self.name, "precision": self._precision, "tile": self.tile, **config_to_mapping(self.config)}
 
     @property
     def _precision(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
-    def _settings(self, network_input: NetworkInput) -> dict[str, object]:
+    def _settings(self, network_input: NetworkInput | TiledInput) -> dict[str, object]:
         settings = self.config.postprocess
         return {
             "network_width": network_input.network_size.width,
             "network_height": network_input.network_size.height,
+            "tile": network_input.factor if isinstance(network_input, TiledInput) else "off",
             "precision": self._precision,
             "shape": settings.shape,
             "binarize_threshold": settings.binarize_threshold,
@@ -227,6 +256,7 @@ def load_detector(
     precision: Precision = "fp32",
     compile: bool = False,  # noqa: A002
     threads: int | None = None,
+    tile: Tile = "off",
     **overrides: Unpack[Overrides],
 ) -> Detector:
     """Load an old checkpoint or a model file, ready to detect.
@@ -242,12 +272,14 @@ def load_detector(
         precision: "fp32", "bf16", or "auto", which is bf16 only where the CPU has instructions for it.
         compile: run the network through `torch.compile`, which needs a C++ compiler and pays in long runs.
         threads: of torch and OpenCV, for the whole process; None leaves them alone.
+        tile: how many times larger than the network's ordinary input pages are read, in overlapping tiles; "off" is
+            once, and "auto" enlarges only large pages whose letters would become too low, see `choose_factor`.
         **overrides: settings of `Overrides`, such as `short_side=960` or `shape="polygon"`.
 
     Raises:
         CheckpointError: the file cannot be read, trusted or mapped.
         ConfigError: a configuration or an override is malformed, or contradicts the weights.
-        UsageError: overrides that exclude each other, fewer than one thread, or nothing to compile with.
+        UsageError: overrides that exclude each other, fewer than one thread, nothing to compile with, no such `tile`.
     """
     if threads is not None:
         set_threads(threads)
@@ -267,4 +299,4 @@ def load_detector(
     network = prepare(built, dtype, fuse=not compile)
     if compile:
         network = compile_network(network)
-    return Detector(network, full_config, name=path.name, dtype=dtype)
+    return Detector(network, full_config, name=path.name, dtype=dtype, tile=tile)

@@ -109,17 +109,31 @@ def preprocess(pixels_bgr: npt.NDArray[np.uint8], config: PreprocessConfig, *, n
             remedy="choose a smaller working size with --size or --short-side",
         )
     resized = resize(pixels_bgr, content, config)
-    normalised = np.zeros((3, *network), np.float32)
+    return NetworkInput(
+        tensor=normalise(resized, config, network), network_size=network, content_size=content, image_size=image_size
+    )
+
+
+def normalise(resized: npt.NDArray[Any], config: PreprocessConfig, network_size: Size) -> torch.Tensor:
+    """Turn grey levels into the network's input, padded with zeros at the right and the bottom.
+
+    Args:
+        resized: uint8 or float32 (H, W, 3), blue first.
+        config: order of the channels, mean and deviation.
+        network_size: of the result, at least (H, W).
+
+    Returns:
+        float32 (1, 3, *network_size).
+    """
+    height, width = resized.shape[:2]
+    normalised = np.zeros((3, *network_size), np.float32)
     for channel in range(3):
         # One rounding from float64 to float32 for mean and std, then the division in float32.
         plane = resized[:, :, channel if config.channels == "bgr" else 2 - channel].astype(np.float64)
         plane -= config.mean[channel]
         plane /= config.std[channel]
-        inside = normalised[channel, : content.height, : content.width]
-        np.divide(plane.astype(np.float32), np.float32(config.scale), out=inside)
-    return NetworkInput(
-        tensor=torch.from_numpy(normalised)[None], network_size=network, content_size=content, image_size=image_size
-    )
+        np.divide(plane.astype(np.float32), np.float32(config.scale), out=normalised[channel, :height, :width])
+    return torch.from_numpy(normalised)[None]
 
 
 def resize(pixels_bgr: npt.NDArray[np.uint8], size: Size, config: PreprocessConfig) -> npt.NDArray[Any]:

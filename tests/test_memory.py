@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,15 +61,15 @@ def test_decoding_takes_no_more_bytes_per_pixel_than_stated(content: object, byt
     assert _run(code, path) < (bytes_per_pixel + 0.7) * SIDE * SIDE + 2 * file_size
 
 
-def test_a_page_of_10000_x_14000_pixels_goes_through_everything_in_2_gb(tmp_path: Path):
+@pytest.mark.parametrize("tile", ["off", "6"])
+def test_a_page_of_10000_x_14000_pixels_goes_through_everything_in_2_gb(tile: str, tmp_path: Path):
     path = tmp_path / "page.jpg"
     with Image.open(SAMPLE) as sample:
-        huge = Image.new("RGB", (10000, 14000), "white")
-        huge.paste(sample.resize((9000, 9000 * sample.height // sample.width)), (500, 500))
+        huge = Image.new("RGB", (10000, 14000), "white")  # for the most part blank, since each tile takes its time
+        width = 9000 if tile == "off" else 1000
+        huge.paste(sample.resize((width, width * sample.height // sample.width)), (500, 500))
     huge.save(path, quality=80)
-    code = (
-        "from dbcpu.cli.main import main\nassert main(['detect', *sys.argv[1:]]) == 0\n"
-        "import json, pathlib\nassert json.loads(pathlib.Path(sys.argv[3], 'page.json').read_text())['instances']\n"
-        "print(peak())\n"
-    )
-    assert _run(code, path, "-o", tmp_path, "--overlay", tmp_path, "-q") < 2e9
+    code = "from dbcpu.cli.main import main\nassert main(['detect', *sys.argv[1:]]) == 0\nprint(peak())\n"
+    options = ("-q", "--threads", 1, "--tile", tile, "-o", tmp_path, "--overlay", tmp_path)
+    assert _run(code, path, *options) < 2e9
+    assert len(json.loads((tmp_path / "page.json").read_text())["instances"]) > 15

@@ -18,6 +18,7 @@ from dbcpu.cli.options import (
     resize_options,
     source_options,
     speed_options,
+    tile_option,
     verbosity_options,
     weights_option,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STDIN = "-"
+HUGE = 100_000_000  # bytes of a page; to decode it took more than twice as much
 
 
 @click.command(short_help="Find the text in pictures.")
@@ -40,6 +42,7 @@ STDIN = "-"
 @weights_option
 @checkpoint_options
 @resize_options
+@tile_option("off")
 @postprocess_options
 @source_options
 @click.option("-o", "--output", type=PATH, metavar="DIR", help="Write one result file per page there.")
@@ -152,6 +155,7 @@ def _read_all(
 
 
 def _detect_page(detector: Detector, results: Results, read: _Read, order: ReadingOrder) -> None:
+    from dbcpu.engine.memory import give_back_freed_memory
     from dbcpu.errors import ImageError
     from dbcpu.reading_order import in_reading_order
 
@@ -159,6 +163,8 @@ def _detect_page(detector: Detector, results: Results, read: _Read, order: Readi
     if isinstance(page, ImageError):
         raise page
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
+    if page.pixels_bgr.nbytes > HUGE:
+        give_back_freed_memory()
     result, probability_map = detector.detect_with_map(page)
     results.write(given, page, in_reading_order(result, order), probability_map)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbcpu.geometry import Size
+    from dbcpu.tiling import Tile
 
     _SizeParameter = click.ParamType[Size]
+    _TileParameter = click.ParamType[Tile]
 else:
-    _SizeParameter = click.ParamType  # no generic class before click 8.2
+    _SizeParameter = _TileParameter = click.ParamType  # no generic class before click 8.2
 
 F = TypeVar("F", bound="Callable[..., Any]")
 PATH = click.Path(path_type=Path)
@@ -37,6 +40,24 @@ class SizeType(_SizeParameter):
         if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
             self.fail(f"{value!r} is not a width and a height, such as 1280x736", param, ctx)
         return Size(int(height), int(width))
+
+
+class TileType(_TileParameter):
+    """`auto`, `off` or a number from 1."""
+
+    name = "auto|N|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tile:
+        """Return the choice, or fail as click does."""
+        if value in ("auto", "off"):
+            return value  # type: ignore[no-any-return]
+        try:
+            factor = float(value)
+        except ValueError:
+            factor = 0.0
+        if not 1 <= factor < math.inf:
+            self.fail(f"{value!r} is not auto, off or a number from 1", param, ctx)
+        return factor
 
 
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -112,6 +133,18 @@ resize_options = _together(
     click.option("--height", type=click.IntRange(1), metavar="N", help="Resize the height to N pixels."),
     click.option("--size", type=SizeType(), help="Resize to exactly this size, whatever the ratio."),
 )
+
+
+def tile_option(default: Tile) -> Callable[[F], F]:
+    """Return the option, whose default is a matter of the command."""
+    return click.option(
+        "--tile",
+        type=TileType(),
+        default=default,
+        show_default=True,
+        help="Read pages N times larger, in overlapping tiles; auto: large pages whose letters would become too low.",
+    )
+
 
 postprocess_options = _together(
     click.option("--shape", type=click.Choice(["quad", "polygon"]), help="Four corners, or outlines of any form."),

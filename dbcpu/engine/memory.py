@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 
@@ -27,3 +28,10 @@ def keep_freed_memory() -> bool:
         return False
     wanted = {_M_ARENA_MAX: 1, _M_MMAP_THRESHOLD: _LARGEST, _M_TRIM_THRESHOLD: 2**31 - 1}
     return all(mallopt(parameter, value) for parameter, value in wanted.items())
+
+
+def give_back_freed_memory() -> None:
+    """Hand freed blocks back to the system after all, once: the decoder's share of a huge page, say."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
