@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 NETWORK_MULTIPLE = 32  # C5, the deepest feature map, is 1/32 of the network's input
 # Some 0.6 GB of memory per megapixel of input: a strip of 10000 x 20 pixels must fail by name, not by the machine.
 MAX_NETWORK_PIXELS = 32_000_000
+# Pictures so many times longer than wide are over the limit for no other reason, and are made to fit with fewer pixels.
+_ELONGATED = 16
+_ELONGATED_PIXELS = 4_000_000
 # Resized in bands above this size: 4 bytes more for each sample of a page of 10000 x 14000 pixels are 1.7 GB. It is
 # also faster, since a band stays in the cache.
 _BANDED_PIXELS = 1_000_000
@@ -88,7 +91,7 @@ def rounded_targets(config: PreprocessConfig) -> dict[str, tuple[int, int]]:
 
 
 def preprocess(pixels_bgr: npt.NDArray[np.uint8], config: PreprocessConfig, *, name: str = "image") -> NetworkInput:
-    """Resize and normalise a picture.
+    """Resize and normalise a picture; one so elongated that it would not fit into memory is made smaller, and said.
 
     Args:
         pixels_bgr: uint8 (H, W, 3), blue first, any size.
@@ -96,22 +99,45 @@ def preprocess(pixels_bgr: npt.NDArray[np.uint8], config: PreprocessConfig, *, n
         name: of the picture, for messages.
 
     Raises:
-        ImageError: the picture is so elongated that the resized one would not fit into memory.
+        ImageError: the network's input would not fit into memory at the size that was asked for.
     """
     image_size = Size(*pixels_bgr.shape[:2])
     content = content_size(config, image_size)
-    network = Size(_round_up(content.height), _round_up(content.width))
-    if network.height * network.width > MAX_NETWORK_PIXELS:
-        raise ImageError(
-            f"a picture of {image_size.width}x{image_size.height} would become {network.width}x{network.height} for "
-            f"the network, over its limit of {MAX_NETWORK_PIXELS // 1_000_000} megapixels",
-            where=name,
-            remedy="choose a smaller working size with --size or --short-side",
+    if _area(content) > MAX_NETWORK_PIXELS:
+        wanted, content = content, _fitting_size(image_size)
+        if config.resize == "exact" or max(image_size) < _ELONGATED * min(image_size):
+            raise ImageError(
+                f"a picture of {image_size.width}x{image_size.height} would become {wanted.width}x{wanted.height} for "
+                f"the network, over its limit of {MAX_NETWORK_PIXELS // 1_000_000} megapixels",
+                where=name,
+                remedy="choose a smaller working size with --size or --short-side",
+            )
+        logger.warning(
+            "%s: %dx%d pixels are so elongated that the network looks at %dx%d, not at %dx%d",
+            *(name, image_size.width, image_size.height, content.width, content.height, wanted.width, wanted.height),
         )
+    network = Size(_round_up(content.height), _round_up(content.width))
     resized = resize(pixels_bgr, content, config)
     return NetworkInput(
         tensor=normalise(resized, config, network), network_size=network, content_size=content, image_size=image_size
     )
+
+
+def _area(size: Size) -> int:
+    return _round_up(size.height) * _round_up(size.width)
+
+
+def _fitting_size(image_size: Size) -> Size:
+    """Return the largest size for an elongated picture that takes little memory; its ratio is kept as far as it can be.
+
+    The short side has 32 pixels at least, and the long side is not enlarged beyond that of the picture.
+    """
+    short, long = sorted(image_size)
+    scale = math.sqrt(_ELONGATED_PIXELS / (short * long))
+    short_side = max(1, int(short * scale) // NETWORK_MULTIPLE) * NETWORK_MULTIPLE
+    long_side = min(_round_up(long), _round_up(long / short * short_side), _ELONGATED_PIXELS // short_side)
+    long_side = max(1, long_side // NETWORK_MULTIPLE) * NETWORK_MULTIPLE
+    return Size(short_side, long_side) if image_size.height < image_size.width else Size(long_side, short_side)
 
 
 def normalise(resized: npt.NDArray[Any], config: PreprocessConfig, network_size: Size) -> torch.Tensor:

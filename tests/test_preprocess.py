@@ -62,10 +62,25 @@ def test_a_target_that_is_no_multiple_of_32_is_rounded_up_and_told():
     assert rounded_targets(PreprocessConfig()) == {}
 
 
-def test_an_elongated_picture_is_refused_by_name_before_memory_runs_out():
-    strip = np.zeros((5, 60000, 3), np.uint8)
-    with pytest.raises(ImageError, match=r"strip: a picture of 60000x5 would become \d+x736"):
-        preprocess(strip, PreprocessConfig(), name="strip")
+@pytest.mark.parametrize("size", [(5, 60000), (20000, 20), (1000, 1), (1, 65535), (40, 30000)])
+def test_a_strip_too_long_for_the_network_is_made_to_fit_and_said(
+    size: tuple[int, int], warnings_logged: pytest.LogCaptureFixture
+):
+    prepared = preprocess(np.zeros((*size, 3), np.uint8), PreprocessConfig(), name="strip")
+    height, width = prepared.network_size
+    assert prepared.tensor.shape == (1, 3, height, width)
+    assert height % 32 == width % 32 == 0
+    assert height * width <= 4_000_000
+    assert (height < width) == (size[0] < size[1])
+    assert "strip: " in warnings_logged.text
+    assert "so elongated" in warnings_logged.text
+
+
+def test_a_size_that_would_not_fit_into_memory_is_refused_by_name():
+    page = np.zeros((500, 400, 3), np.uint8)
+    for config in (PreprocessConfig(short_side=6000), PreprocessConfig(resize="exact", height=9000, width=4000)):
+        with pytest.raises(ImageError, match=r"page: a picture of 400x500 would become \d+x\d+ for the network"):
+            preprocess(page, config, name="page")
 
 
 @settings(deadline=None, max_examples=300)

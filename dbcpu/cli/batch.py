@@ -17,6 +17,7 @@ from dbcpu.cli.options import (
     precision_option,
     resize_options,
     source_options,
+    tile_option,
     verbosity_options,
     weights_option,
 )
@@ -87,6 +88,7 @@ class _ShardType(_ShardParameter):
 @weights_option
 @checkpoint_options
 @resize_options
+@tile_option("auto")
 @postprocess_options
 @source_options
 @click.option(

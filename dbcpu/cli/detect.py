@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 STDIN = "-"
-HUGE = 100_000_000  # bytes of a page; to decode it took more than twice as much
 
 
 @click.command(short_help="Find the text in pictures.")
@@ -155,7 +154,7 @@ def _read_all(
 
 
 def _detect_page(detector: Detector, results: Results, read: _Read, order: ReadingOrder) -> None:
-    from dbcpu.engine.memory import give_back_freed_memory
+    from dbcpu.engine.memory import give_back_after
     from dbcpu.errors import ImageError
     from dbcpu.reading_order import in_reading_order
 
@@ -163,8 +162,7 @@ def _detect_page(detector: Detector, results: Results, read: _Read, order: Readi
     if isinstance(page, ImageError):
         raise page
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
-    if page.pixels_bgr.nbytes > HUGE:
-        give_back_freed_memory()
+    give_back_after(page.pixels_bgr.nbytes)
     result, probability_map = detector.detect_with_map(page)
     results.write(given, page, in_reading_order(result, order), probability_map)
 

@@ -7,6 +7,7 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_HUGE = 100_000_000  # bytes
 _LARGEST = 1 << 30  # bytes; single blocks above it still go back at once
 
 
@@ -30,8 +31,12 @@ def keep_freed_memory() -> bool:
     return all(mallopt(parameter, value) for parameter, value in wanted.items())
 
 
-def give_back_freed_memory() -> None:
-    """Hand freed blocks back to the system after all, once: the decoder's share of a huge page, say."""
-    if sys.platform.startswith("linux"):
+def give_back_after(page_bytes: int) -> None:
+    """Hand freed blocks back to the system after all, once, if decoding a page has left many.
+
+    Args:
+        page_bytes: of the decoded page; from 100 MB on it counts as huge, and took more than twice as much to decode.
+    """
+    if page_bytes > _HUGE and sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
