@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
@@ -44,7 +44,7 @@ from dbcpu.serve.upload import read_pictures
 from dbcpu.serve.work import Detection, Rendition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -89,69 +89,56 @@ class Api:
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter(prefix="/v1")
-        router.add_api_route(
+
+        def add(
+            method: str,
+            path: str,
+            endpoint: Callable[..., Any],
+            summary: str,
+            responses: dict[int | str, dict[str, Any]],
+            body: dict[str, Any] | None = None,
+        ) -> None:
+            router.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                operation_id=endpoint.__name__,
+                summary=summary,
+                status_code=int(next(iter(responses))),
+                response_class=Response,
+                responses=responses,
+                openapi_extra=body,
+            )
+
+        pages = described(DetectResponse, "The pages.", ["text/plain", "image/png"])
+        kept = problems(NOT_FOUND, *_WORK_PROBLEMS)
+        add(
+            "POST",
             "/detect",
             self.detect,
-            operation_id="detect",
-            methods=["POST"],
-            summary="Find the text in a file",
-            response_class=Response,
-            responses={
-                200: {**described(DetectResponse, "The pages.", ["text/plain", "image/png"]), **SESSION_LINKS},
-                **problems(MALFORMED, NOT_FOUND, TOO_SLOW, *_WORK_PROBLEMS),
-            },
-            openapi_extra=picture_body(several=False),
+            "Find the text in a file",
+            {200: {**pages, **SESSION_LINKS}, **problems(MALFORMED, NOT_FOUND, TOO_SLOW, *_WORK_PROBLEMS)},
+            picture_body(several=False),
         )
-        router.add_api_route(
+        add(
+            "POST",
             "/detect/batch",
             self.detect_batch,
-            operation_id="detect_batch",
-            methods=["POST"],
-            summary="Find the text in several files, answered line by line",
-            response_class=Response,
-            responses={
+            "Find the text in several files, answered line by line",
+            {
                 200: described(BatchLine, "A JSON document a line.", media_type=LINES),
                 **problems(MALFORMED, TOO_SLOW, *_WORK_PROBLEMS, lines=True),
             },
-            openapi_extra=picture_body(several=True),
+            picture_body(several=True),
         )
-        router.add_api_route(
-            "/sessions/{token}",
-            self.detect_again,
-            operation_id="detect_again",
-            methods=["GET"],
-            summary="Try other settings on a kept picture, without running the network again",
-            response_class=Response,
-            responses={
-                200: described(DetectResponse, "The pages.", ["text/plain", "image/png"]),
-                **problems(NOT_FOUND, *_WORK_PROBLEMS),
-            },
-        )
-        router.add_api_route(
-            "/sessions/{token}",
-            self.forget,
-            operation_id="forget",
-            methods=["DELETE"],
-            summary="Forget a kept picture",
-            status_code=204,
-            response_class=Response,
-            responses={204: {"description": "It is not kept any more."}, **problems(SETTING)},
-        )
-        router.add_api_route(
-            "/sessions/{token}/pages/{page}",
-            self.page_picture,
-            operation_id="page_picture",
-            methods=["GET"],
-            summary="A page of a kept picture as JPEG, upright",
-            response_class=Response,
-            responses={
-                200: {"description": "The page.", "content": {"image/jpeg": {}}},
-                **problems(NOT_FOUND, *_WORK_PROBLEMS),
-            },
-        )
-        router.add_api_route(
-            "/models", self.models, operation_id="models", methods=["GET"], summary="The network and its settings"
-        )
+        summary = "Try other settings on a kept picture, without running the network again"
+        add("GET", "/sessions/{token}", self.detect_again, summary, {200: pages, **kept})
+        gone = {204: {"description": "It is not kept any more."}, **problems(SETTING)}
+        add("DELETE", "/sessions/{token}", self.forget, "Forget a kept picture", gone)
+        jpeg = {200: {"description": "The page.", "content": {"image/jpeg": {}}}, **kept}
+        summary = "A page of a kept picture as JPEG, upright"
+        add("GET", "/sessions/{token}/pages/{page}", self.page_picture, summary, jpeg)
+        add("GET", "/models", self.models, "The network and its settings", {200: described(Models, "The network.")})
         return router
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
@@ -226,17 +213,10 @@ class Api:
         self._keeping.forget(token)
         return Response(status_code=204)
 
-    async def models(self) -> Models:
+    async def models(self) -> Response:
         """What applies where a request does not say otherwise."""
-        facts = self._facts
-        model = Model(
-            name=facts.name,
-            description=facts.description,
-            precision=facts.precision,
-            preprocess=facts.preprocess,
-            postprocess=facts.postprocess,
-        )
-        return Models(models=[model])
+        models = Models(models=[Model(**asdict(self._facts))])
+        return Response(models.model_dump_json(), media_type="application/json")
 
     def _check_size(self, short_side: int | None) -> None:
         largest = self._limits.largest_short_side

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from dbcpu import __version__
-from dbcpu.serve.models import BatchLine, DetectResponse, Problem
+from dbcpu.serve.models import BatchLine, DetectResponse, Models, Problem
 from dbcpu.serve.problems import MEDIA_TYPE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def openapi_document(app: FastAPI, limits: Limits) -> dict[str, Any]:
         routes=app.routes,
     )
     _, definitions = models_json_schema(
-        [(model, "serialization") for model in (DetectResponse, BatchLine, Problem)],
+        [(model, "serialization") for model in (DetectResponse, BatchLine, Models, Problem)],
         ref_template=_SCHEMAS + "{model}",
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
