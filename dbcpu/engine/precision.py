@@ -23,6 +23,8 @@ def choose_dtype(precision: Precision) -> torch.dtype:
     if precision == "fp32":
         return torch.float32
     if precision == "bf16":
+        if not has_bf16_instructions():
+            logger.warning("precision bf16: this CPU has no instructions for it, and fp32 would be faster")
         return torch.bfloat16
     if precision == "auto":
         dtype = torch.bfloat16 if has_bf16_instructions() else torch.float32
