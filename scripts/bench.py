@@ -1,15 +1,17 @@
 """Time dbcpu's network beside every peer that is installed, on the same weights.
 
     python -m scripts.bench [--size WxH ...] [--precision fp32|bf16 ...] [--threads N] [--rounds N] [--json FILE]
+                            [--cpu-time]
 
 Peers: the plain network as it is, with a naive pure-torch operator, and with torchvision's; ONNX Runtime and OpenVINO
 on what `dbcpu export` writes. In bf16: the plain network under autocast, and OpenVINO with the hint. `pip install
 'dbcpu[bench]'` brings those that are packages.
 
 By turns in one process: ours, a peer, ours, the peer, ...; the numbers are medians, and the ratio is that of the
-medians. GFLOP/s are of the plain network's arithmetic, whatever a contender makes of it; their share is that of a large
-channels-last convolution timed in the same run. Memory is the peak of a process of its own, in which the contender
-loads and runs twice. The largest difference is that of the probability maps. Weights are drawn where none are given.
+medians. On a busy machine, --threads 1 --cpu-time counts the process' CPU time instead. GFLOP/s are of the plain
+network's arithmetic, whatever a contender makes of it; their share is that of a large channels-last convolution timed
+in the same run. Memory is the peak of a process of its own, in which the contender loads and runs twice. The largest
+difference is that of the probability maps. Weights are drawn where none are given.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from scripts.contenders import CONTENDERS, OURS, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Clock = Callable[[], float]
 
 ROOT = Path(__file__).parents[1]
 PEERS = {"fp32": tuple(name for name in CONTENDERS if name != OURS), "bf16": ("OpenVINO", "plain")}
@@ -87,6 +91,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=PEERS["fp32"], nargs="+", default=PEERS["fp32"])
     parser.add_argument("--threads", type=int, help="of each contender [default: the CPUs this process may use]")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU time, of all threads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go too")
     parser.add_argument("--memory-of", nargs=2, metavar=("CONTENDER", "JOB"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -96,6 +101,7 @@ def main() -> None:
     from dbcpu.engine.threads import available_cpus
 
     threads = arguments.threads or available_cpus()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     pairs: list[Pair] = []
     with tempfile.TemporaryDirectory() as name:
         for weights in prepare_weights(Path(name), arguments.weights, arguments.drawn):
@@ -103,19 +109,24 @@ def main() -> None:
                 for precision in arguments.precision:
                     width, height = map(int, size.split("x"))
                     job = Job(weights, height, width, precision, threads)
-                    pairs += measure(job, [p for p in PEERS[precision] if p in arguments.peer], arguments.rounds)
+                    peers = [peer for peer in PEERS[precision] if peer in arguments.peer]
+                    pairs += measure(job, peers, arguments.rounds, clock)
                     if arguments.json:
-                        arguments.json.write_text(json.dumps(document(pairs, threads), indent=1) + "\n")
+                        arguments.json.write_text(json.dumps(document(pairs, threads, clock), indent=1) + "\n")
 
 
-def document(pairs: list[Pair], threads: int) -> dict[str, Any]:
+def document(pairs: list[Pair], threads: int, clock: Clock) -> dict[str, Any]:
     import torch
 
     machine = {"cpu": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": threads}
     cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():
         machine["cpu"] = next((r.split(": ")[1] for r in cpu_info.read_text().splitlines() if "model name" in r), "")
-    return {"machine": machine | {"torch": torch.__version__}, "pairs": [asdict(pair) for pair in pairs]}
+    return {
+        "machine": machine | {"torch": torch.__version__},
+        "clock": clock.__name__,
+        "pairs": [asdict(pair) for pair in pairs],
+    }
 
 
 def prepare_weights(folder: Path, given: list[Path], drawn: tuple[str, ...]) -> list[Path]:
@@ -135,11 +146,11 @@ def prepare_weights(folder: Path, given: list[Path], drawn: tuple[str, ...]) -> 
     return [folder / name for name in sources]
 
 
-def measure(job: Job, peers: list[str], rounds: int) -> list[Pair]:
+def measure(job: Job, peers: list[str], rounds: int, clock: Clock) -> list[Pair]:
     """Time us beside each of `peers` that can be loaded, and print a line each."""
     batch = (np.random.default_rng(0).random((1, 3, job.height, job.width)) - 0.5).astype(np.float32)
     ours, our_memory = CONTENDERS[OURS](job), peak_memory(OURS, job)
-    gflop, peak = arithmetic(job) / 1e9, convolution_peak(job)
+    gflop, peak = arithmetic(job) / 1e9, convolution_peak(job, clock)
     print(f"\nconvolution peak in {job.precision}: {peak:.0f} GFLOP/s\n{HEADER}")
     pairs = []
     for peer in peers:
@@ -149,7 +160,7 @@ def measure(job: Job, peers: list[str], rounds: int) -> list[Pair]:
         except Exception as error:  # whatever keeps a peer from running here
             print(f"without {peer}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
-        times = by_turns([partial(ours, batch), partial(theirs, batch)], rounds)
+        times = by_turns([partial(ours, batch), partial(theirs, batch)], rounds, clock)
         our_ms, peer_ms = (statistics.median(one) * 1e3 for one in times)
         pair = Pair(
             network=job.weights.name,
@@ -172,7 +183,7 @@ def measure(job: Job, peers: list[str], rounds: int) -> list[Pair]:
     return pairs
 
 
-def by_turns(contenders: list[Callable[[], Any]], rounds: int) -> list[list[float]]:
+def by_turns(contenders: list[Callable[[], Any]], rounds: int, clock: Clock = time.perf_counter) -> list[list[float]]:
     """Return the seconds that each took in each round; slow ones get fewer rounds than `rounds`."""
     times: list[list[float]] = [[] for _ in contenders]
     started = time.perf_counter()
@@ -180,9 +191,9 @@ def by_turns(contenders: list[Callable[[], Any]], rounds: int) -> list[list[floa
         if done >= FEWEST_ROUNDS and time.perf_counter() - started > SECONDS:
             break
         for contender, seconds in zip(contenders, times, strict=True):
-            before = time.perf_counter()
+            before = clock()
             contender()
-            seconds.append(time.perf_counter() - before)
+            seconds.append(clock() - before)
     return times
 
 
@@ -205,7 +216,7 @@ def arithmetic(job: Job) -> int:
     return int(counter.get_total_flops())
 
 
-def convolution_peak(job: Job) -> float:
+def convolution_peak(job: Job, clock: Clock) -> float:
     """Return the GFLOP/s of a large 3x3 convolution in channels-last, the best of some runs."""
     import torch
     from torch.nn import functional as F
@@ -214,7 +225,7 @@ def convolution_peak(job: Job) -> float:
     shapes = {"x": (1, 256, 96, 96), "weight": (256, 256, 3, 3)}
     x, weight = (torch.rand(shape).to(dtype, memory_format=torch.channels_last) for shape in shapes.values())
     with torch.inference_mode():
-        (seconds,) = by_turns([lambda: F.conv2d(x, weight, padding=1)], 20)
+        (seconds,) = by_turns([lambda: F.conv2d(x, weight, padding=1)], 20, clock)
     return 2 * 96 * 96 * 256 * 256 * 9 / min(seconds) / 1e9
 
 
