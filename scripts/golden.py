@@ -177,7 +177,7 @@ def fast_form(shared: Path) -> list[Row]:
             checkpoint = Path(folder) / variant
             synthetic.save_checkpoint(variant, checkpoint)
             for page in PAGES:
-                fast = load_detector(checkpoint, binarize_threshold=0.2, score_threshold=0.3)
+                fast = load_detector(checkpoint, binarize_threshold=0.2, score_threshold=0.3, min_side=0)
                 weights = read_weights(checkpoint)
                 plain = Detector(load_network(weights.tensors, weights.config.model), fast.config, name=variant)
                 for shape in ("quad", "polygon"):
