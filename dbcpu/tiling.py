@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 LARGEST_FACTOR = 8.0  # that "auto" chooses
 _MUCH_LARGER = 2  # times the ordinary input, so that ordinary scans lose no time to being looked at
 _LOW_LETTERS = 5.0  # network pixels without ascenders; lower ones run into each other
-_GOOD_LETTERS = 7.0
+_GOOD_LETTERS = 8.0
 _LEAST_FACTOR = 1.5  # less is not worth several tiles
 MAX_WORKING_PIXELS = 128_000_000  # the map takes 4 bytes for each, the picture 3
 _OVERLAP = 128  # pixels of the working size, give or take 32
@@ -96,7 +96,7 @@ def check_tile(tile: Tile) -> None:
 def choose_factor(pixels_bgr: Pixels, config: PreprocessConfig) -> float:
     """Decide how many times larger than ordinary a page should be read; 1 where its letters are tall enough as it is.
 
-    That is from 5 pixels in the network's input, without ascenders; where they would be lower, the factor makes them 7.
+    That is from 5 pixels in the network's input, without ascenders; where they would be lower, the factor makes them 8.
     Only pages whose short side is more than twice that of the input are looked at, and none is enlarged.
 
     Args:

@@ -35,6 +35,7 @@ def _pasted(*pieces: tuple[npt.NDArray[np.uint8], int, int], height: int, width:
 # The tiles
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(1, 40))
 def test_spans_overlap_and_their_weights_add_up_to_one(length: int, side: int):
     length, side = length * 32, side * 32

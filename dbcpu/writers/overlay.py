@@ -30,10 +30,10 @@ def draw_overlay(pixels_bgr: npt.NDArray[np.uint8], result: DetectionResult) -> 
         uint8 (H, W, 3), blue first.
     """
     thickness = max(1, round(min(pixels_bgr.shape[:2]) / 500))
-    tinted = pixels_bgr.copy()
+    drawn: npt.NDArray[np.uint8] = pixels_bgr.copy()
     for index, instance in enumerate(result.instances):
-        cv2.fillPoly(tinted, [_points(instance)], _COLOURS[index % len(_COLOURS)])
-    drawn = np.asarray(cv2.addWeighted(tinted, _FILL, pixels_bgr, 1 - _FILL, 0), np.uint8)
+        cv2.fillPoly(drawn, [_points(instance)], _COLOURS[index % len(_COLOURS)])
+    cv2.addWeighted(drawn, _FILL, pixels_bgr, 1 - _FILL, 0, dst=drawn)  # in place: one copy of a huge page is enough
     for index, instance in enumerate(result.instances):
         cv2.polylines(drawn, [_points(instance)], True, _COLOURS[index % len(_COLOURS)], thickness, cv2.LINE_AA)
     for index, instance in enumerate(result.instances):
