@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers import GOLDEN
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+
+
+# A deadline would measure what else the machine is doing.
+settings.register_profile("dbcpu", deadline=None)
+settings.load_profile("dbcpu")
 
 
 @pytest.fixture(scope="session")
