@@ -311,15 +311,15 @@ def test_an_interrupt_lets_pages_finish_and_the_next_run_goes_on(scans: Path):
     assert run(scans)[0] == 0
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_results(scans: Path, seed: int):
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_results(scans: Path, kills: int):
     fill(scans, 40)
     run(scans, "--overlay", "--format", "json,csv", "--crops")
     uninterrupted = tree(scans.parent / "out")
     (scans.parent / "out").rename(scans.parent / "uninterrupted")
-    rng = random.Random(seed)  # noqa: S311 - moments, not secrets
+    rng = random.Random(kills)  # noqa: S311 - moments, not secrets
     lines = scans.parent / "out" / "manifest.jsonl"
-    for _ in range(int(os.environ.get("DBCPU_TEST_KILLS", "3"))):
+    for _ in range(kills):
         process = start(scans, "--overlay", "--format", "json,csv", "--crops", "--workers", 2, "-q")
         # The loading of the model is the same every time: most kills come while pages end, or the run does.
         wait_until_growing(process, lines)

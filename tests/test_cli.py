@@ -66,7 +66,9 @@ def test_equal_input_gives_equal_bytes(page: Path, weights: Path):
     )
 
 
-@pytest.mark.parametrize("variant", ["deformable_resnet18", "deformable_resnet50"])
+@pytest.mark.parametrize(
+    "variant", ["deformable_resnet18", pytest.param("deformable_resnet50", marks=pytest.mark.slow)]
+)
 def test_a_converted_file_gives_the_same_document_but_for_its_name(
     variant: str,
     tmp_path: Path,

@@ -40,11 +40,13 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
     return network
 
 
+@pytest.mark.slow
 def test_the_originals_strides_and_attention_give_torchs_maps_in_onnx_runtime(network: Network, tmp_path: Path):
     pytest.importorskip("onnxruntime")
     assert 0 < write_onnx(tmp_path / "m.onnx", network, {}) < LARGEST_DIFFERENCE
 
 
+@pytest.mark.slow
 def test_the_originals_strides_and_attention_give_torchs_maps_in_openvino(network: Network, tmp_path: Path):
     pytest.importorskip("openvino")
     assert 0 < write_openvino(tmp_path / "m.xml", network, {}) < LARGEST_DIFFERENCE
@@ -76,6 +78,7 @@ def test_an_onnx_file_has_the_standard_operator_free_axes_and_the_configuration(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_an_openvino_file_has_its_tensors_beside_it_free_axes_and_the_configuration(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ):

@@ -99,7 +99,7 @@ def _tao(name: str) -> str:
     ("family", "variant", "rename", "file_name"),
     [
         ("paddleocr2pytorch", "deformable_resnet50_asf_spatial_strided", _paddle, "paddle.pth"),
-        ("paddleocr2pytorch", "deformable_resnet50_strided", _paddle, "paddle.pth"),
+        pytest.param("paddleocr2pytorch", "deformable_resnet50_strided", _paddle, "paddle.pth", marks=pytest.mark.slow),
         ("tao-ocdnet", "deformable_resnet50_strided", _tao, "ocdnet.pth"),
         ("tao-ocdnet", "resnet18", _tao, "ocdnet.pth"),
         ("modelscope", "resnet18", str, "pytorch_model.pt"),
@@ -294,7 +294,13 @@ def test_other_kinds_of_file_are_named_with_a_way_out(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "variant", ["deformable_resnet18", "deformable_resnet50", "deformable_resnet50_asf", "mobilenet_v3_large"]
+    "variant",
+    [
+        "deformable_resnet18",
+        pytest.param("deformable_resnet50", marks=pytest.mark.slow),
+        "deformable_resnet50_asf",
+        "mobilenet_v3_large",
+    ],
 )
 def test_the_way_to_a_model_file_and_back_keeps_every_bit(
     variant: str, tmp_path: Path, make_checkpoint: MakeCheckpoint, synthetic: ModuleType

@@ -61,6 +61,7 @@ def test_decoding_takes_no_more_bytes_per_pixel_than_stated(content: object, byt
     assert _run(code, path) < (bytes_per_pixel + 0.7) * SIDE * SIDE + 2 * file_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", ["off", "6"])
 def test_a_page_of_10000_x_14000_pixels_goes_through_everything_in_2_gb(tile: str, tmp_path: Path):
     path = tmp_path / "page.jpg"

@@ -252,6 +252,7 @@ def test_no_file_of_a_client_reaches_the_disk(client: httpx.Client, temporary: P
     assert list(temporary.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_hostile_pictures_give_a_result_or_a_reason_and_leave_the_server_well(shared: Path, sample: bytes):
     files = sorted(path for path in (shared / "data" / "hostile").rglob("*") if path.is_file())
     with serving("--deadline", 20, "--short-side", 32) as server, server.client() as client:

@@ -214,7 +214,7 @@ def test_a_client_sees_why_its_body_is_refused_before_it_has_sent_it(cramped: Se
         assert (answer.status, json.load(answer)["type"]) == (413, "/docs#problem-too-large")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_what_was_begun_ends_well_when_the_server_is_told_to_end(
     number: int, threads: ThreadPoolExecutor, quick: bytes
 ):

@@ -144,6 +144,7 @@ def test_what_is_no_tile_is_refused(tile: object):
 # With the network
 
 
+@pytest.mark.slow
 def test_a_line_across_four_tiles_is_one_instance_and_one_is_off():
     words = np.hstack([SAMPLE[68:106, 60:594], SAMPLE[68:106, 60:594], SAMPLE[68:106, 60:594], SAMPLE[68:106, 60:594]])
     page = _pasted((words, 500, 60), height=1000, width=2260)
