@@ -209,6 +209,17 @@ def test_flipped_bytes_give_tensors_or_a_checkpoint_error(tmp_path: Path, zipped
         assert all(isinstance(tensor, torch.Tensor) for tensor in raw.tensors.values())
 
 
+def test_a_program_under_two_names_is_not_run(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "final", "w") as archive:
+        archive.writestr("archive/data.pkl", b"cposix\nsystem\n(Vexit 1\ntR.")
+        archive.writestr("archive/version", b"3")
+    content = (tmp_path / "final").read_bytes()
+    # The name is in front of the content and in the directory at the end; torch looks at one, zipfile at both.
+    (tmp_path / "final").write_bytes(content.replace(b"data.pkl", b"data.pkm", 1))
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "final")
+
+
 @pytest.mark.parametrize("length", [0x80, 0x4B50])
 def test_safetensors_whose_header_length_looks_like_another_format_are_read(tmp_path: Path, length: int):
     tensors = {"backbone.conv1.weight": torch.zeros(2)}
