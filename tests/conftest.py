@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from helpers import GOLDEN
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 
@@ -59,6 +60,18 @@ def make_checkpoint(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFact
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def ray_of_two() -> Iterator[None]:
+    """Be connected to a Ray of this machine with two CPUs; tests that need it skip where Ray is not installed."""
+    pytest.importorskip("ray.data", reason="needs ray[data]")
+    from dbcpu.cluster.connection import connected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # for the works of tests
+        with connected(None, cpus=2):
+            yield
 
 
 @pytest.fixture

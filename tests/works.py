@@ -60,6 +60,8 @@ class OddPages:
     """Pretends to read pages; some names make its process crash or hang, once or always."""
 
     def __init__(self, folder: str, pages: int = 3) -> None:
+        self.detector: dict[str, object] = {}
+        self.threads = 1
         self.folder = Path(folder)
         self.pages = pages
 
@@ -98,6 +100,11 @@ class OddPages:
         elif fate == "crash" or (fate == "crash once" and not mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(60)
+        elif fate == "crash all":
+            time.sleep(0.2)  # as pages do, until the one before has been told of
+            process_of_ray = int(Path(f"/proc/{os.getppid()}/stat").read_text().split()[3])
+            os.kill(process_of_ray, signal.SIGKILL)
             time.sleep(60)
         elif fate == "full disk":
             raise OutputError("no room", where="disk")

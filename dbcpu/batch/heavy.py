@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -16,10 +17,16 @@ _SECONDS_BETWEEN_TRIES = 0.1
 
 
 class Gate:
-    """Lets one lane at a time of any process in; made before these are forked, and freed by the system if one dies."""
+    """Lets one lane at a time of any process in; made before these are forked, and freed by the system if one dies.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+    Args:
+        name: of a file in the folder for temporary ones, for processes that are not forked from one another.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        # It lives as long as the process.
+        path = None if name is None else Path(tempfile.gettempdir(), name)
+        self._file = tempfile.TemporaryFile() if path is None else path.open("ab")  # noqa: SIM115
         self._lanes = threading.Lock()  # the lock of the file is the process', whichever lane asks
 
     @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Waiting
 from dbcpu.workers.work import Answered, Died, Raised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dbcpu.batch.work import Facts, PageWork
     from dbcpu.workers.pool import WorkerPool
@@ -30,8 +30,12 @@ class Engine(Protocol):
     def facts(self) -> Facts:
         """Of the work."""
 
-    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """Work on tasks, begun in their order, several at once.
+
+        Args:
+            tasks: taken when there is room for them.
+            is_stopped: whether nothing more is to be begun; what runs then ends.
 
         Yields:
             What became of each page, in the order they end in; None now and then when nothing happens for a while.
@@ -60,10 +64,18 @@ class LocalEngine:
     Args:
         pool: of `PageWork`.
         seconds_per_page: after which the process that works on a page is killed.
+        on_rest: gets the pages of files that other tasks may work on; without it, workers of this engine do.
     """
 
-    def __init__(self, pool: WorkerPool[Task, Answer], *, seconds_per_page: float) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool[Task, Answer],
+        *,
+        seconds_per_page: float,
+        on_rest: Callable[[Rest], None] | None = None,
+    ) -> None:
         self._pool = pool
+        self._on_rest = on_rest or (lambda rest: self._ready.extend(pieces(rest)))
         self._limit = seconds_per_page
         self._running: dict[int, _Running] = {}
         self._ready: deque[Task] = deque()  # what is left of tasks that were begun
@@ -76,9 +88,9 @@ class LocalEngine:
         facts: Facts = self._pool.facts
         return facts
 
-    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """As `Engine.run`."""
-        while self._feed(tasks) or self._running:
+        while self._feed(tasks, is_stopped=is_stopped) or self._running:
             events = self._pool.wait(_LONGEST_WAIT)
             for event in events:
                 yield from self._outcomes(event)
@@ -90,9 +102,12 @@ class LocalEngine:
         """As `Engine.close`."""
         self._pool.close(graceful=graceful)
 
-    def _feed(self, tasks: Iterator[Task]) -> bool:
+    def _feed(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> bool:
         """Give every free lane something to do; whether there was anything."""
         fed = False
+        if is_stopped():
+            self._ready.clear()
+            tasks = iter(())
         while self._suspects or self._pool.free:
             if self._suspects:
                 # No other task begins meanwhile: a worker without any would otherwise never be seen.
@@ -117,8 +132,8 @@ class LocalEngine:
             running = self._running[event.ticket]
             running.since = time.monotonic()
             if isinstance(event.answer, Rest):
-                self._ready.extend(_pieces(event.answer))
                 running.has_left_rest = True
+                self._on_rest(event.answer)
                 return
             if isinstance(event.answer, Waiting):
                 return
@@ -144,25 +159,10 @@ class LocalEngine:
             self._suspects.append(task)  # it may have been its neighbour, or another program that took all memory
         else:
             reason = death.reason if was_killed else f"the process that worked on it was twice {death.reason}"
-            yield self._failure(running, reason)
+            seconds = time.monotonic() - running.since
+            yield failed_page(running.task, running.page, running.sha256, seconds, self.facts.fingerprint, reason)
             if task.last_page is not None and running.page < task.last_page:
                 self._ready.appendleft(replace(task, first_page=running.page + 1))
-
-    def _failure(self, running: _Running, reason: str) -> PageRecord:
-        task = running.task
-        return PageRecord(
-            path=task.scan.name,
-            page=running.page,
-            is_last=task.page_count in (None, running.page),
-            size=task.scan.size,
-            mtime_ns=task.scan.mtime_ns,
-            version=task.scan.version,
-            sha256=running.sha256,
-            status="failed",
-            seconds=round(time.monotonic() - running.since, 3),
-            settings=self.facts.fingerprint,
-            error=reason,
-        )
 
     def _enforce_limit(self) -> None:
         now = time.monotonic()
@@ -187,14 +187,14 @@ class SerialEngine:
         """As `Engine.facts`."""
         return self._facts
 
-    def run(self, tasks: Iterator[Task]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """As `Engine.run`."""
-        for task in tasks:
+        while not is_stopped() and (task := next(tasks, None)) is not None:
             waiting = deque([task])
-            while waiting:
+            while waiting and not is_stopped():
                 for answer in self._work(waiting.popleft()):
                     if isinstance(answer, Rest):
-                        waiting.extend(_pieces(answer))
+                        waiting.extend(pieces(answer))
                     elif not isinstance(answer, Waiting):
                         yield answer
 
@@ -202,7 +202,7 @@ class SerialEngine:
         """As `Engine.close`."""
 
 
-def _pieces(rest: Rest) -> Iterator[Task]:
+def pieces(rest: Rest) -> Iterator[Task]:
     """Yield tasks for the pages that are left of a file."""
     for first in range(rest.first_page, rest.page_count + 1, _PAGES_AT_ONCE):
         last = min(first + _PAGES_AT_ONCE - 1, rest.page_count)
@@ -214,3 +214,20 @@ def _pieces(rest: Rest) -> Iterator[Task]:
             sha256=rest.sha256,
             done_for_sha256=None,
         )
+
+
+def failed_page(task: Task, page: int, sha256: str | None, seconds: float, settings: str, reason: str) -> PageRecord:
+    """Return the record of a page that no process has lived to tell of."""
+    return PageRecord(
+        path=task.scan.name,
+        page=page,
+        is_last=task.page_count in (None, page),
+        size=task.scan.size,
+        mtime_ns=task.scan.mtime_ns,
+        version=task.scan.version,
+        sha256=sha256,
+        status="failed",
+        seconds=round(seconds, 3),
+        settings=settings,
+        error=reason,
+    )

@@ -90,7 +90,7 @@ def run_batch(
     manifest = store.open_manifest(f"{shard.folder}/{MANIFEST}" if shard else MANIFEST, engine.facts.fingerprint)
     run = _Run(sources, store, manifest, options, listener, is_stopped)
     try:
-        for outcome in engine.run(run.tasks()):
+        for outcome in engine.run(run.tasks(), is_stopped=run.is_over):
             run.take(outcome)
     except BaseException:
         with contextlib.suppress(OutputError):  # the first error is the one to tell
@@ -137,7 +137,7 @@ class _Run:
     def tasks(self) -> Iterator[Task]:
         """Yield what has to be done; what cannot be, is recorded at once."""
         for scan in self._sources.scans():
-            if self._is_stopped() or self._has_failed_enough():
+            if self.is_over():
                 return
             if self._manifest.was_planned(scan.name):  # the same file, given twice
                 continue
@@ -173,6 +173,7 @@ class _Run:
             remove_page(self._store, results)
         self._manifest.finish()
 
-    def _has_failed_enough(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether nothing more is to be begun: the user wants an end, or enough pages have failed."""
         most = self._options.most_failures
-        return most is not None and self._failures >= most
+        return self._is_stopped() or (most is not None and self._failures >= most)

@@ -71,6 +71,7 @@ class PageWork:
         reading: keyword arguments of `read_image`.
         max_bytes: of a file; larger ones are not read.
         threads: of a worker.
+        gate: as in `Gate`.
     """
 
     store: Store
@@ -85,6 +86,7 @@ class PageWork:
     reading: dict[str, Any] = field(default_factory=dict)
     max_bytes: int
     threads: int = 1
+    gate: str | None = None
 
     def prepare(self) -> Facts:
         """Load the detector.
@@ -99,7 +101,7 @@ class PageWork:
         from dbcpu.writers.page_files import PageParts
 
         keep_freed_memory()
-        self._gate = Gate()
+        self._gate = Gate(self.gate)
         set_threads(1)  # those of a process that is forked would be missing in the new one
         self._detector: Detector = load_detector(**self.detector)
         self._parts = PageParts(

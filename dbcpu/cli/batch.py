@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,6 +133,15 @@ class _ShardType(_ShardParameter):
     help="Refuse larger files [default: 4 GiB].",
 )
 @click.option(
+    "--engine",
+    "engine_name",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or of a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; auto: that of this machine [default: none].")
+@click.option(
     "--shard",
     type=_ShardType(),
     metavar="I/N",
@@ -152,6 +163,8 @@ def batch(
     workers: int | None,
     threads: int | None,
     page_seconds: float,
+    engine_name: str,
+    address: str | None,
     force: bool,
     retry_failed: bool,
     fail_fast: bool,
@@ -167,6 +180,7 @@ def batch(
 
     Sources and results may be addresses such as s3://bucket/scans. `dbcpu batch merge RESULTS` puts shards together.
     """
+    from dbcpu.batch.addresses import is_address
     from dbcpu.batch.object_store import results_at
     from dbcpu.batch.run import RunOptions, run_batch
     from dbcpu.batch.sources import Sources
@@ -179,11 +193,17 @@ def batch(
         raise UsageError("nothing to read", remedy="name folders or files before the folder of the results")
     sources = Sources(given=given, lists=lists, include=include, exclude=exclude, results=results, shard=shard)
     sources.check()
-    cpus = available_cpus()
-    workers = cpus if workers is None else workers
+    if address is not None and engine_name != "ray":
+        raise UsageError("--address is of a Ray cluster", remedy="give --engine ray")
     own = OWN if shard is None else shard.folder
-    store = results_at(results, own=own)
-    work, run_formats = _page_work(store, threads=threads or max(1, cpus // max(1, workers)), **settings)
+    # The processes of Ray have working folders of their own.
+    is_path = engine_name == "ray" and not is_address(results)
+    store = results_at(str(Path(results).absolute()) if is_path else results, own=own)
+    if engine_name == "local":
+        cpus = available_cpus()
+        workers = cpus if workers is None else workers
+        threads = threads or max(1, cpus // max(1, workers))
+    work, run_formats = _page_work(store, threads=threads or 1, **settings)
     options = RunOptions(
         force=force,
         retry_failed=retry_failed,
@@ -195,7 +215,10 @@ def batch(
     store.make()
     with store.locked(f"{own}/lock"), _until_signalled() as is_stopped:
         store.prepare()
-        engine = _engine(work, workers, page_seconds)
+        if engine_name == "ray":
+            engine = _ray_engine(work, workers, page_seconds, address)
+        else:
+            engine = _engine(work, workers or 0, page_seconds)
         has_ended = False
         try:
             with progress.showing(None if lists else sources.count):
@@ -260,6 +283,21 @@ def _engine(work: PageWork, workers: int, page_seconds: float) -> Engine:
     if workers == 0:
         return SerialEngine(work)
     return LocalEngine(WorkerPool(work, workers=workers), seconds_per_page=page_seconds)
+
+
+def _ray_engine(work: PageWork, workers: int | None, page_seconds: float, address: str | None) -> Engine:
+    from dbcpu.cluster.connection import require_ray
+    from dbcpu.engine.threads import available_cpus
+    from dbcpu.errors import UsageError
+
+    if workers == 0:
+        raise UsageError("Ray needs workers", remedy="leave --workers out, or take --engine local")
+    require_ray()
+    from dbcpu.cluster.engine import RayEngine
+
+    work.gate = f"dbcpu-{uuid.uuid4().hex}.lock"
+    cpus = available_cpus()
+    return RayEngine(work, address=address, workers=workers, cpus=cpus, seconds_per_page=page_seconds)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Pages through the machines of a Ray cluster: the second engine of `dbcpu batch`."""
