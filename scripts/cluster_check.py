@@ -1,6 +1,6 @@
 """Show that the Ray engine does what the local one does, on two nodes of this machine, whatever is killed meanwhile.
 
-    python scripts/cluster_check.py ../shared/data/test --pages 500
+    python -m scripts.cluster_check ../shared/data/test --pages 500
 
 Two nodes with one core each are started on the loopback address. The same pages go through the local engine with two
 workers and through the two nodes: files are compared byte for byte, times are compared, then a worker and a whole node
@@ -170,7 +170,7 @@ def main() -> None:
         target = scans / f"box {number % 7}" / f"{number:05d}{picture.suffix.lower()}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, target)
-    options = ("--short-side", given.short_side, "--format", "json,hocr", "--overlay")
+    options = ("--short-side", given.short_side, "--tile", "off", "--format", "json,hocr", "--overlay")
 
     began = time.time()
     local = finish(start(scans, folder / "local", *options, "--workers", "2", "--threads", "1"), began)

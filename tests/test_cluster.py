@@ -54,7 +54,7 @@ def test_parcels_take_the_same_time_whatever_their_pages_cost():
     waiting = deque(task(f"{number}.jpg", size) for number, size in enumerate(sizes))
     parcels = []
     while waiting:
-        parcels.append([t.scan.size for t in cut_parcel(waiting, costs, workers=2, most_seconds=4)])
+        parcels.append([t.scan.size for t in cut_parcel(waiting, costs, workers=2)])
     assert [size for parcel in parcels for size in parcel] == sizes
     assert [parcel for parcel in parcels if sum(parcel) > 400_000] == [[1_000_000], [2_000_000]]
     assert max(len(parcel) for parcel in parcels) > 8
@@ -113,6 +113,7 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two")
 def test_ray_gives_what_the_local_engine_gives_and_goes_on_where_it_stopped(
     scans: Path, monkeypatch: pytest.MonkeyPatch, make_checkpoint: Any
@@ -156,6 +157,7 @@ def test_without_ray_the_engine_is_refused_in_one_line(scans: Path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two")
 def test_a_desk_that_is_killed_is_laid_out_anew(tmp_path: Path):
     import ray

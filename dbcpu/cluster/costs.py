@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 _FIRST_GUESS = 1.0  # seconds of a page of a kind that was not met yet
 _FORGETTING = 0.995  # of what was learnt, with each page: archives change from box to box
 _BYTES = 1e6
+_LONGEST = 4.0  # seconds of a parcel: what a worker that dies can cost, and how uneven the end may be
+_LONGEST_A_WORKER = 0.03  # seconds: longer ones where workers are many, whose driver takes milliseconds for each
+_MOST_LOOKED_AT = 256  # of the waiting tasks, for each parcel: there are thousands where workers are many
 
 
 class CostModel:
@@ -59,7 +63,7 @@ class _Line:
         return max(self._least, 1e-3, self._y / self._n + slope * (x - self._x / self._n))
 
 
-def cut_parcel(waiting: deque[Task], costs: CostModel, *, workers: int, most_seconds: float) -> list[Task]:
+def cut_parcel(waiting: deque[Task], costs: CostModel, *, workers: int) -> list[Task]:
     """Take the next tasks that one worker gets at once, off the front of `waiting`.
 
     A large page goes alone, small ones go together, so that parcels take much the same time. Towards the end of the
@@ -69,11 +73,11 @@ def cut_parcel(waiting: deque[Task], costs: CostModel, *, workers: int, most_sec
         waiting: tasks, at least one; it need not be all there are, but enough to keep every worker busy.
         costs: of tasks.
         workers: that share them.
-        most_seconds: of a parcel of more than one task.
     """
-    share = sum(map(costs.seconds, waiting)) / (2 * workers)
+    step = 1 + len(waiting) // _MOST_LOOKED_AT
+    share = step * sum(map(costs.seconds, islice(waiting, 0, None, step))) / (2 * workers)
     parcel = [waiting.popleft()]
-    room = min(share, most_seconds) - costs.seconds(parcel[0])
+    room = min(share, max(_LONGEST, _LONGEST_A_WORKER * workers)) - costs.seconds(parcel[0])
     while waiting and (room := room - costs.seconds(waiting[0])) >= 0:
         parcel.append(waiting.popleft())
     return parcel

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _LONGEST_WAIT = 0.5  # seconds between looks at what the user wants
-_MOST_SECONDS = 4.0  # of a parcel: what a worker that dies can cost, and how uneven the end may be
-_LOOK_AHEAD = 16  # tasks for each worker, from which parcels are cut
+LOOK_AHEAD = 16  # tasks for each worker, from which parcels are cut
 _SECONDS_BETWEEN_LOOKS = 2.0  # at the nodes
 _SECONDS_UNTIL_LOST = 10.0  # of a parcel whose node is gone, in which Ray may begin it elsewhere
 _MOST_DEATHS = 2  # of workers that had only one page, as in the local engine
@@ -151,11 +150,11 @@ class RayEngine:
             return False
         new: dict[int, bytes] = {}
         while len(self._out) < (IN_FLIGHT + 1) * self._workers:
-            while len(self._waiting) < _LOOK_AHEAD * self._workers and (task := next(tasks, None)) is not None:
+            while len(self._waiting) < LOOK_AHEAD * self._workers and (task := next(tasks, None)) is not None:
                 self._waiting.append(replace(task, scan=_everywhere(task.scan)))
             if not self._waiting:
                 break
-            cut = cut_parcel(self._waiting, self._costs, workers=self._workers, most_seconds=_MOST_SECONDS)
+            cut = cut_parcel(self._waiting, self._costs, workers=self._workers)
             new.update(self._outgoing(Parcel(tasks=tuple(cut))))
         self._send(new)
         return bool(new)
