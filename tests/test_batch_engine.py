@@ -14,7 +14,7 @@ from dbcpu.errors import OutputError
 from dbcpu.workers.pool import WorkerPool
 
 
-@pytest.fixture(params=["local", "ray"], autouse=True)
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)], autouse=True)
 def engine_name(request: pytest.FixtureRequest) -> str:
     if request.param == "ray":
         request.getfixturevalue("ray_of_two")
@@ -99,7 +99,6 @@ def test_an_error_that_is_not_the_fault_of_a_page_ends_the_run(engine_name: str,
         outcome(engine_name, tmp_path, scan("a"), scan("full disk@1"))
 
 
-@pytest.mark.slow
 def test_a_page_that_ends_more_than_its_process_is_left_behind_by_ray(engine_name: str, tmp_path: Path):
     if engine_name == "local":
         pytest.skip("the process above the worker is that of the run")

@@ -158,6 +158,7 @@ def test_a_line_across_four_tiles_is_one_instance_and_one_is_off():
     assert load_detector(tile=1).detect(SAMPLE).settings["tile"] == "off"
 
 
+@pytest.mark.slow
 def test_large_and_small_text_of_one_page_are_both_found(tmp_path: Path):
     large = cv2.resize(SAMPLE[60:260], None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
     page = _pasted((np.asarray(large, np.uint8), 0, 60), (SAMPLE[:480], 820, 60), height=1300, width=2640)
