@@ -25,6 +25,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from scripts.processes import descendants
+from tests.helpers import results_in
+
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -74,23 +77,6 @@ def kill(pid: int) -> None:
         return
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below one."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        children = parents.get(waiting.pop(), [])
-        found += children
-        waiting += children
-    return found
-
-
 def actors() -> list[int]:
     """The processes of the actors that work on pages."""
     found = []
@@ -129,17 +115,8 @@ def finish(process: subprocess.Popen[str], began: float) -> dict[str, Any]:
     }
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """The content of all files, times aside."""
-    content = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    lines = [json.loads(line) for line in content["manifest.jsonl"].splitlines()]
-    content["manifest.jsonl"] = json.dumps([{**line, "seconds": 0} for line in lines]).encode()
-    content["summary.json"] = json.dumps({**json.loads(content["summary.json"]), "seconds": 0}).encode()
-    return content
-
-
 def compare(out: Path, expected: dict[str, bytes], run: dict[str, Any], what: str) -> None:
-    found = tree(out)
+    found = results_in(out)
     differing = [name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)]
     verdict = "the same" if not differing else f"DIFFERENT: {sorted(differing)[:5]}"
     print(
@@ -174,7 +151,7 @@ def main() -> None:
 
     began = time.time()
     local = finish(start(scans, folder / "local", *options, "--workers", "2", "--threads", "1"), began)
-    expected = tree(folder / "local")
+    expected = results_in(folder / "local")
     print(
         f"local engine, 2 workers: {local['seconds']:.1f} s, first page after {local['until_first']:.1f} s", flush=True
     )

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.local_server import descendants, local_server
+from scripts.local_server import local_server
+from scripts.processes import descendants
 
 QUANTILES = (0.5, 0.9, 0.99)
 WARM_UP = 4  # requests before anything is measured

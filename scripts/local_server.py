@@ -41,11 +41,3 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
             return found[1]
         time.sleep(0.05)
     raise RuntimeError(log.read_text())
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below a process: of a server the one that loads the model, then its workers."""
-    children = [
-        child for thread in Path(f"/proc/{pid}/task").glob("*/children") for child in thread.read_text().split()
-    ]
-    return [one for child in map(int, children) for one in (child, *descendants(child))]

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.processes import descendants
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,22 +72,12 @@ def link_pages(data: Path, scans: Path, count: int) -> set[str]:
 def watch(process: subprocess.Popen[str], manifest: Path, every: float) -> Iterator[Sample]:
     started = time.monotonic()
     while process.poll() is None:
-        tree = family(process.pid)
+        tree = [process.pid, *descendants(process.pid)]
         cpu = sum(cpu_seconds(pid) for pid in tree)
         memory = sum(proportional_memory(pid) for pid in tree)
         pages = manifest.read_bytes().count(b"\n") if manifest.exists() else 0
         yield Sample(time.monotonic() - started, pages, cpu, memory)
         time.sleep(every)
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and those it has started, and so on."""
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-    except OSError:
-        return []
-    return [pid, *(one for child in children for one in family(child))]
 
 
 def cpu_seconds(pid: int) -> float:

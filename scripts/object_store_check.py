@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import signal
 import subprocess
@@ -18,11 +17,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from tests.object_store import BUCKET, served_bucket
-
-CHANGING = {"seconds", "mtime_ns", "version"}
+from tests.helpers import files_in, without_times
+from tests.object_store import BUCKET, OWN_FIELDS, objects, served_bucket
 
 
 def run(source: str, results: str, *options: str, kill_after: float | None = None) -> float:
@@ -36,12 +33,6 @@ def run(source: str, results: str, *options: str, kill_after: float | None = Non
     if process.wait() != (0 if kill_after is None else -signal.SIGKILL):
         raise SystemExit(f"exit code {process.returncode}")
     return time.monotonic() - began
-
-
-def without_times(content: dict[str, bytes]) -> dict[str, Any]:
-    lines = [json.loads(line) for line in content["manifest.jsonl"].splitlines()]
-    kept = [{key: value for key, value in line.items() if key not in CHANGING} for line in lines]
-    return {**content, "manifest.jsonl": kept, "summary.json": {**json.loads(content["summary.json"]), "seconds": 0}}
 
 
 def main() -> None:
@@ -66,12 +57,8 @@ def main() -> None:
             f"object store: killed after {killed:.1f} s, the rest took {run(scans, results, *options):.1f} s",
             flush=True,
         )
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="out/")
-        keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-        found = {key[4:]: client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
-        out = folder / "out"
-        expected = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-        same = without_times(found) == without_times(expected)
+        found = objects(client, "out")
+        same = without_times(found, also=OWN_FIELDS) == without_times(files_in(folder / "out"), also=OWN_FIELDS)
         print(f"{len(found)} objects of results, {'the same' if same else 'DIFFERENT'}", flush=True)
         print(f"with nothing to do: {run(scans, results, *options):.1f} s")
 

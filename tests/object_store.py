@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 BUCKET = "library"
+OWN_FIELDS = ("mtime_ns", "version")  # of the lines of a manifest, which a folder has otherwise
 
 
 @contextlib.contextmanager
@@ -40,3 +41,10 @@ def served_bucket() -> Iterator[Any]:
             else:
                 os.environ[name] = value
         server.stop()
+
+
+def objects(s3: Any, prefix: str) -> dict[str, bytes]:
+    """The content of all objects of the bucket under a prefix, by the rest of their names."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+    return {key[len(prefix) + 1 :]: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}

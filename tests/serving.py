@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx
 
-from scripts.local_server import descendants, local_server
+from scripts.local_server import local_server
+from scripts.processes import descendants
 
 SAMPLE = Path(__file__).parent / "data" / "sample.jpg"
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pypdfium2
 import pytest
-from helpers import run_cli
+from helpers import results_in, run_cli
 from PIL import Image
 
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
@@ -50,18 +50,6 @@ def run(scans: Path, *arguments: object) -> tuple[int, str]:
 
 def manifest(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """The content of all files, times aside."""
-    content = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file():
-            content[name] = path.read_bytes()
-    content["manifest.jsonl"] = json.dumps([{**line, "seconds": 0} for line in manifest(folder)]).encode()
-    content["summary.json"] = json.dumps({**json.loads(content["summary.json"]), "seconds": 0}).encode()
-    return content
 
 
 def test_results_mirror_the_scans_and_failures_are_recorded(scans: Path):
@@ -103,12 +91,12 @@ def test_a_page_gets_what_detect_gives(scans: Path):
 def test_running_again_does_nothing_and_leaves_the_same_files(scans: Path):
     run(scans)
     out = scans.parent / "out"
-    before = tree(out), (out / "a.png.json").stat().st_mtime_ns
+    before = results_in(out), (out / "a.png.json").stat().st_mtime_ns
     code, err = run_cli("batch", scans, out, *QUICK[:-1])[::2]
     assert code == 7
     assert "0 pages done" in err
     assert "failed earlier: broken.jpg, page 1" in err
-    assert (tree(out), (out / "a.png.json").stat().st_mtime_ns) == before
+    assert (results_in(out), (out / "a.png.json").stat().st_mtime_ns) == before
 
 
 def test_only_what_has_changed_is_done_again(scans: Path):
@@ -286,12 +274,12 @@ def test_workers_give_what_one_process_gives(scans: Path):
     pages = [Image.fromarray(np.full((60, 40 + number, 3), 255, np.uint8)) for number in range(40)]
     pages[0].save(scans / "book.pdf", save_all=True, append_images=pages[1:], resolution=200)
     run(scans, "--overlay")
-    alone = tree(scans.parent / "out")
+    alone = results_in(scans.parent / "out")
     (scans.parent / "out").rename(scans.parent / "alone")
     process = start(scans, "--overlay", "--workers", 2)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 7, err
-    assert tree(scans.parent / "out") == alone
+    assert results_in(scans.parent / "out") == alone
 
 
 def test_an_interrupt_lets_pages_finish_and_the_next_run_goes_on(scans: Path):
@@ -315,7 +303,7 @@ def test_an_interrupt_lets_pages_finish_and_the_next_run_goes_on(scans: Path):
 def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_results(scans: Path, kills: int):
     fill(scans, 40)
     run(scans, "--overlay", "--format", "json,csv", "--crops")
-    uninterrupted = tree(scans.parent / "out")
+    uninterrupted = results_in(scans.parent / "out")
     (scans.parent / "out").rename(scans.parent / "uninterrupted")
     rng = random.Random(kills)  # noqa: S311 - moments, not secrets
     lines = scans.parent / "out" / "manifest.jsonl"
@@ -329,7 +317,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_results(scans: Path
     process = start(scans, "--overlay", "--format", "json,csv", "--crops", "--workers", 2, "-q")
     process.communicate(timeout=120)
     assert process.returncode == 7
-    assert tree(scans.parent / "out") == uninterrupted
+    assert results_in(scans.parent / "out") == uninterrupted
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(scans: Path):

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers import run_cli
-from object_store import BUCKET, served_bucket
+from helpers import files_in, run_cli, without_times
+from object_store import BUCKET, OWN_FIELDS, objects, served_bucket
 from PIL import Image
 
 from dbcpu.batch import object_lock, parted
@@ -67,29 +67,10 @@ def upload(s3: Any, folder: Path, prefix: str) -> None:
             s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{path.relative_to(folder)}", Body=path.read_bytes())
 
 
-def objects(s3: Any, prefix: str) -> dict[str, bytes]:
-    """The content of all objects under a prefix."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/")
-    keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    return {key[len(prefix) + 1 :]: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
-
-
 def pages_in(log: str) -> list[tuple[str, int]]:
     """The pages that a log of JSON lines tells of."""
     events = [json.loads(line) for line in log.splitlines()]
     return [(event["path"], event["page"]) for event in events if event["event"] == "page"]
-
-
-def without_times(content: dict[str, bytes]) -> dict[str, Any]:
-    """What two runs have to agree on."""
-    changing = {"seconds", "mtime_ns", "version"}
-    lines = [json.loads(line) for line in content["manifest.jsonl"].splitlines()]
-    summary = json.loads(content["summary.json"])
-    return {
-        **content,
-        "manifest.jsonl": [{key: value for key, value in line.items() if key not in changing} for line in lines],
-        "summary.json": {**summary, "seconds": 0},
-    }
 
 
 def test_a_bucket_gives_what_a_folder_gives(s3: Any, scans: Path):
@@ -98,9 +79,8 @@ def test_a_bucket_gives_what_a_folder_gives(s3: Any, scans: Path):
     assert run_cli("batch", scans, scans.parent / "out", *options)[0] == 7
     code, _, err = run_cli("batch", f"s3://{BUCKET}/scans", f"s3://{BUCKET}/out", *options)
     assert code == 7, err
-    out = scans.parent / "out"
-    folder = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    assert without_times(objects(s3, "out")) == without_times(folder)
+    folder = files_in(scans.parent / "out")
+    assert without_times(objects(s3, "out"), also=OWN_FIELDS) == without_times(folder, also=OWN_FIELDS)
     assert run_cli("batch", f"s3://{BUCKET}/scans", scans.parent / "mixed", *options)[0] == 7
     assert (scans.parent / "mixed/box 1/ä [1].png.json").read_bytes() == folder["box 1/ä [1].png.json"]
 

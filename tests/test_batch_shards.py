@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import pytest
-from helpers import run_cli
+from helpers import results_in, run_cli
 
 from dbcpu.batch.shards import Shard
 
@@ -33,15 +33,6 @@ def scans(tmp_path: Path, synthetic: Any) -> Path:
 def run(scans: Path, out: str, *arguments: object) -> tuple[int, str]:
     code, _, err = run_cli("batch", scans, scans.parent / out, *QUICK, *arguments)
     return code, err
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """All files, times aside."""
-    found: dict[str, Any] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
-    found["manifest.jsonl"] = [{**line, "seconds": 0} for line in lines]
-    found["summary.json"] = {**json.loads(found["summary.json"]), "seconds": 0}
-    return found
 
 
 def test_every_scan_is_in_one_shard_and_always_the_same():
@@ -71,7 +62,7 @@ def test_shards_put_together_are_what_one_run_leaves(scans: Path):
     assert not (out / "manifest.jsonl").exists()
     assert "put together first" in run(scans, "out", *options)[1]
     assert run_cli("batch", "merge", out, "-q")[0] == 7
-    assert content(out) == content(scans.parent / "whole")
+    assert results_in(out) == results_in(scans.parent / "whole")
     # Later runs go on from the whole, whatever the number of shards.
     (scans / "new.png").write_bytes((scans / "first.png").read_bytes())
     for index in (1, 2):
@@ -81,7 +72,7 @@ def test_shards_put_together_are_what_one_run_leaves(scans: Path):
         assert pages in ([], ["new.png"])
     run_cli("batch", "merge", out, "-q")
     run(scans, "whole", *options)
-    assert content(out) == content(scans.parent / "whole")
+    assert results_in(out) == results_in(scans.parent / "whole")
 
 
 def test_unfinished_and_unlike_shards_are_not_put_together_in_silence(scans: Path):

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers import run_cli
+from helpers import results_in, run_cli
 from PIL import Image
 from works import OddPages
 
@@ -104,15 +104,6 @@ def scans(tmp_path: Path, synthetic: Any) -> Path:
     return folder
 
 
-def content(folder: Path) -> dict[str, Any]:
-    """All files, times aside."""
-    found: dict[str, Any] = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    lines = [json.loads(line) for line in found["manifest.jsonl"].splitlines()]
-    found["manifest.jsonl"] = [{**line, "seconds": 0} for line in lines]
-    found["summary.json"] = {**json.loads(found["summary.json"]), "seconds": 0}
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_two")
 def test_ray_gives_what_the_local_engine_gives_and_goes_on_where_it_stopped(
@@ -125,13 +116,13 @@ def test_ray_gives_what_the_local_engine_gives_and_goes_on_where_it_stopped(
     code, out, err = run_cli("batch", "scans", "ray", *options, "--engine", "ray")
     assert (code, out) == (7, "")
     assert "failed: broken.jpg, page 1: " in err
-    assert content(Path("ray")) == content(Path("local"))
-    before = content(Path("ray"))
+    assert results_in(Path("ray")) == results_in(Path("local"))
+    before = results_in(Path("ray"))
     Path("ray/box 1/3.png.json").unlink()
     code, _, err = run_cli("batch", "scans", "ray", *options[:2], *options[3:], "--engine", "ray", "--log-json")
     events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     assert [event["path"] for event in events if event["event"] == "page"] == ["box 1/3.png"]
-    assert content(Path("ray")) == before
+    assert results_in(Path("ray")) == before
 
 
 @pytest.mark.parametrize(

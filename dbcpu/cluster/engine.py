@@ -106,7 +106,6 @@ class RayEngine:
         self._number = 0  # of the next parcel
         self._life: str | None = None
         self._nodes: set[str] = set()  # that workers are on, or were
-        self._ready = 0  # workers that have begun to work
         self._looked_at = self._heard_at = time.monotonic()
 
     @property
@@ -203,7 +202,6 @@ class RayEngine:
             self._life = news.life
         for node in news.nodes:
             self._nodes.add(node)
-            self._ready += 1
             self._heard_at = time.monotonic()
         for number, node in news.begun.items():
             if number in self._out:
