@@ -320,6 +320,18 @@ def test_a_run_that_is_killed_at_any_moment_ends_in_the_same_results(scans: Path
     assert results_in(scans.parent / "out") == uninterrupted
 
 
+def test_what_a_worker_that_died_has_left_half_written_is_gone_at_the_end(scans: Path):
+    fill(scans, 40)
+    process = start(scans, "--workers", 2, "-q")
+    wait_until_growing(process, scans.parent / "out/manifest.jsonl")
+    partial = scans.parent / "out/.dbcpu/partial"
+    (partial / ".a.png.json.0.0.0.partial").write_text('{"image": ')  # by another process, with the run in its middle
+    assert process.poll() is None
+    process.communicate(timeout=120)
+    assert process.returncode == 7
+    assert list(partial.iterdir()) == []
+
+
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(scans: Path):
     import resource
 

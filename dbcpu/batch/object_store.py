@@ -144,8 +144,8 @@ class ObjectStore:
         """As `Results.locked`."""
         return object_locked(self, name)
 
-    def prepare(self) -> None:
-        """As `Results.prepare`: nothing is ever half done."""
+    def clear(self) -> None:
+        """As `Results.clear`: nothing is ever half done."""
 
     def open_manifest(self, name: str, settings: str) -> Manifest:
         """As `Results.open_manifest`."""

@@ -69,8 +69,12 @@ class Results(Store, Protocol):
             OutputError: another run holds it, or it cannot be written.
         """
 
-    def prepare(self) -> None:
-        """Clear away what a killed run has left half done; with the lock held."""
+    def clear(self) -> None:
+        """Clear away what killed processes have left half done; with the lock held and nothing being written.
+
+        Raises:
+            OutputError: the folder that such files are in cannot be made anew.
+        """
 
     def open_manifest(self, name: str, settings: str) -> Manifest:
         """Return a manifest, as `Manifest`."""
@@ -123,8 +127,8 @@ class FolderStore:
         """As `Results.locked`."""
         return locked(self.folder / name, what=self.folder)
 
-    def prepare(self) -> None:
-        """As `Results.prepare`."""
+    def clear(self) -> None:
+        """As `Results.clear`."""
         shutil.rmtree(self._partial, ignore_errors=True)
         make_folder(self._partial)
 

@@ -214,7 +214,7 @@ def batch(
     progress = Progress(as_json=log_json)
     store.make()
     with store.locked(f"{own}/lock"), _until_signalled() as is_stopped:
-        store.prepare()
+        store.clear()
         if engine_name == "ray":
             engine = _ray_engine(work, workers, page_seconds, address)
         else:
@@ -226,6 +226,7 @@ def batch(
             has_ended = True
         finally:
             engine.close(graceful=has_ended)
+        store.clear()  # of what workers have left that died meanwhile
         if is_stopped():
             progress.tell()
             raise KeyboardInterrupt

@@ -26,6 +26,6 @@ def merge(results: str, partial: bool, log_json: bool) -> None:
     store = results_at(results)
     store.make()
     with store.locked(f"{OWN}/lock"):
-        store.prepare()
+        store.clear()
         totals = merge_shards(store, partial=partial)
     progress.end(totals)
