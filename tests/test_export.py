@@ -52,6 +52,7 @@ def test_the_originals_strides_and_attention_give_torchs_maps_in_openvino(networ
     assert 0 < write_openvino(tmp_path / "m.xml", network, {}) < LARGEST_DIFFERENCE
 
 
+@pytest.mark.slow
 def test_an_onnx_file_has_the_standard_operator_free_axes_and_the_configuration(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ):

@@ -100,7 +100,7 @@ def _tao(name: str) -> str:
     [
         ("paddleocr2pytorch", "deformable_resnet50_asf_spatial_strided", _paddle, "paddle.pth"),
         pytest.param("paddleocr2pytorch", "deformable_resnet50_strided", _paddle, "paddle.pth", marks=pytest.mark.slow),
-        ("tao-ocdnet", "deformable_resnet50_strided", _tao, "ocdnet.pth"),
+        pytest.param("tao-ocdnet", "deformable_resnet50_strided", _tao, "ocdnet.pth", marks=pytest.mark.slow),
         ("tao-ocdnet", "resnet18", _tao, "ocdnet.pth"),
         ("modelscope", "resnet18", str, "pytorch_model.pt"),
     ],
@@ -223,6 +223,7 @@ def test_an_array_of_numpy_is_still_refused(tmp_path: Path, synthetic: ModuleTyp
         read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_easyocr_parity_leaves_the_attention_out(make_checkpoint: MakeCheckpoint, synthetic: ModuleType):
     checkpoint = make_checkpoint("deformable_resnet50_asf_spatial")
     with_asf, without = read_weights(checkpoint), read_weights(checkpoint, attention=False)
@@ -298,7 +299,7 @@ def test_other_kinds_of_file_are_named_with_a_way_out(tmp_path: Path):
     [
         "deformable_resnet18",
         pytest.param("deformable_resnet50", marks=pytest.mark.slow),
-        "deformable_resnet50_asf",
+        pytest.param("deformable_resnet50_asf", marks=pytest.mark.slow),
         "mobilenet_v3_large",
     ],
 )

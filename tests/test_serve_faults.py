@@ -159,6 +159,7 @@ def test_a_picture_that_takes_too_long_gives_up_its_worker(threads: ThreadPoolEx
         assert is_well(server, quick)
 
 
+@pytest.mark.slow
 def test_a_full_line_is_said_at_once_and_clients_who_leave_free_their_place(slow: bytes, quick: bytes):
     with serving("--queue", 1) as server, contextlib.ExitStack() as clients:
         head = post_head(len(slow)).replace(b"detect", b"detect?short_side=1024")
@@ -177,6 +178,7 @@ def test_a_full_line_is_said_at_once_and_clients_who_leave_free_their_place(slow
         assert is_well(server, quick)
 
 
+@pytest.mark.slow
 def test_slow_clients_are_cut_off_and_hold_nobody_up(quick: bytes):
     with serving("--read-timeout", 1) as server, contextlib.ExitStack() as clients:
         silent = clients.enter_context(raw(server, b""))
