@@ -104,7 +104,10 @@ def draw_targets(lines: Sequence[Line], size: Size, unclip_ratio: float) -> Targ
 
 def _fill(canvas: npt.NDArray[np.float32], rings: Sequence[npt.NDArray[np.float32]], value: float) -> None:
     shift = 4  # fixed-point bits, so that a kernel of three rows does not lose one to rounding
-    cv2.fillPoly(canvas, [(ring * (1 << shift)).round().astype(np.int32) for ring in rings], value, shift=shift)
+    # OpenCV may draw along the edge of its canvas what lies beyond it: that edge is cut off.
+    wider = cv2.copyMakeBorder(canvas, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    cv2.fillPoly(wider, [((ring + 1) * (1 << shift)).round().astype(np.int32) for ring in rings], value, shift=shift)
+    canvas[:] = wider[1:-1, 1:-1]
 
 
 def _draw_border(
