@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,10 +121,16 @@ def bgr_from_samples(
     low, high = (0.0, full) if drawing or samples.dtype == np.uint8 else _visible_range(colours, opacity)
     if low >= high:
         low, high = 0.0, full
+    # Where a float64 cannot hold the span or its reciprocal, everything moves by a power of two, which is exact.
+    exponent = 0 if 1e-290 < high - low < 1e290 else -math.frexp(max(abs(low), abs(high)))[1]
+    low, high = math.ldexp(low, exponent), math.ldexp(high, exponent)
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
     for rows in _bands(*samples.shape[:2]):
         values = colours[rows].reshape(-1, samples.shape[1], colours.shape[2] if colours.ndim == 3 else 1)
-        band = (values.astype(np.float64) - low) * (WHITE / (high - low))
+        band = values.astype(np.float64)
+        if exponent:
+            band = np.ldexp(band, exponent)
+        band = (band - low) * (WHITE / (high - low))
         if white_is_zero:
             band = WHITE - band
         if opacity is not None:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pictures import cmyk_profile, encode, page, png, tiff
@@ -197,6 +197,9 @@ def test_a_16_bit_tiff_where_zero_is_white_is_inverted():
         st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3)),
     )
 )
+@example(np.array([[-1e308, 1.7e308]]))
+@example(np.array([[0, 5e-324]]))
+@example(np.array([[-1e308, np.inf, 1e-300, 1.7e308]]))
 def test_scaling_keeps_the_order_of_values_and_uses_the_whole_range(samples: npt.NDArray[np.generic]):
     pixels = bgr_from_samples(samples)
     assert pixels.shape == (*samples.shape[:2], 3)
