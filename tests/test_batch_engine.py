@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,22 @@ def test_a_page_that_ends_more_than_its_process_is_left_behind_by_ray(engine_nam
     died = "the worker that had it died more than once"
     assert found["crash all@2"] == ["ok", died]
     assert found["crash all@9.pdf"] == ["ok"] * 8 + [died]
+
+
+def test_workers_that_say_nothing_any_more_are_left_behind_by_ray(
+    engine_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if engine_name == "local":
+        pytest.skip("the process above the worker is that of the run")
+    monkeypatch.setattr("dbcpu.cluster.engine._SECONDS_UNTIL_STUCK", 15.0)
+    names = [f"{number}.tif" for number in range(9)]
+    try:
+        found = outcome(engine_name, tmp_path, *map(scan, [*names, "freeze all@2"]))
+    finally:
+        for mark in tmp_path.glob("*.frozen"):
+            os.kill(int(mark.stem), signal.SIGKILL)
+    assert {name: found[name] for name in names} == {name: ["ok"] * 3 for name in names}
+    assert found["freeze all@2"] == ["ok", "the worker that had it died more than once"]
 
 
 def test_a_run_that_is_stopped_ends_what_it_has_begun(engine_name: str, tmp_path: Path):

@@ -23,12 +23,14 @@ class News:
         begun: the nodes that parcels were begun on last, by their numbers.
         told: outcomes of parcels that are worked on with care, by their numbers.
         nodes: of workers that have begun to work, as they did.
+        is_busy: whether a worker has said that it works.
     """
 
     life: str
     begun: dict[int, str]
     told: list[tuple[int, Outcome]]
     nodes: list[str]
+    is_busy: bool
 
 
 class Desk:
@@ -48,6 +50,7 @@ class Desk:
         self._begun: dict[int, str] = {}
         self._told: list[tuple[int, Outcome]] = []
         self._nodes: list[str] = []
+        self._is_busy = False
         self._is_stopped = False
 
     async def lay_out(self, parcels: Mapping[int, bytes], following: int) -> None:
@@ -85,11 +88,20 @@ class Desk:
         before = self._times_begun.get(number, 0)
         self._times_begun[number] = before + 1
         self._begun[number] = node
+        self._is_busy = True
         return before
+
+    async def ask(self) -> None:
+        """Do nothing, as long as there is this desk."""
+
+    async def go_on(self) -> None:
+        """Note that some worker is at work."""
+        self._is_busy = True
 
     async def tell(self, number: int, outcome: Outcome) -> None:
         """Pass an outcome on at once, where the parcel's end may never come."""
         self._told.append((number, outcome))
+        self._is_busy = True
 
     async def join(self, node: str) -> None:
         """Note that a worker has got ready."""
@@ -97,6 +109,6 @@ class Desk:
 
     async def news(self) -> News:
         """Return what has happened since the last call."""
-        news = News(self._life, self._begun, self._told, self._nodes)
-        self._begun, self._told, self._nodes = {}, [], []
+        news = News(self._life, self._begun, self._told, self._nodes, self._is_busy)
+        self._begun, self._told, self._nodes, self._is_busy = {}, [], [], False
         return news

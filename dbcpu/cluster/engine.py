@@ -40,6 +40,7 @@ _LONGEST_WAIT = 0.5  # seconds between looks at what the user wants
 LOOK_AHEAD = 16  # tasks for each worker, from which parcels are cut
 _SECONDS_BETWEEN_LOOKS = 2.0  # at the nodes
 _SECONDS_UNTIL_LOST = 10.0  # of a parcel whose node is gone, in which Ray may begin it elsewhere
+_SECONDS_UNTIL_STUCK = 120.0  # without a word of any worker, the longest start of one included
 _MOST_DEATHS = 2  # of workers that had only one page, as in the local engine
 
 
@@ -62,7 +63,8 @@ class RayEngine:
     Tasks are cut into parcels of a few seconds, which Ray Data hands to a pool of actors; there are never more on their
     way than keep every worker busy, so that neither memory nor the object store fills. A parcel whose worker has died
     comes back, and its tasks go out again one by one: the page that ends another worker then is recorded as failed. A
-    parcel whose machine is gone for good goes out once more; of two answers, the first counts.
+    parcel whose machine is gone for good goes out once more; of two answers, the first counts. Ray Data may also lose
+    one and wait for it for ever, as for a worker that is frozen: when no worker says anything, a new pool takes over.
 
     Args:
         work: not yet prepared; paths in it and in the tasks have to be the same on all machines.
@@ -83,21 +85,27 @@ class RayEngine:
         self._connection.enter_context(connected(address, cpus=cpus))
         self._workers = workers or _room(work.threads)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(Desk).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
+        self._new_desk: Callable[[], ActorHandle[Any]] = (
+            ray.remote(Desk)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here)
+            .remote
         )
-        self._desk: ActorHandle[Any] = desk.remote()
+        self._desk = self._new_desk()
         shipment = Shipment(
             work=work,
             files=_files(work),
             facts=self._facts,
             level=logging.getLogger("dbcpu").getEffectiveLevel(),
             seconds_per_page=seconds_per_page,
-            desk=self._desk,
         )
         # Not begun before there is something to do: workers take seconds to get ready.
         self._begin_stream: Callable[[], Stream] = lambda: Stream(
-            self._desk, shipment, workers=self._workers, most_workers=workers, cpus=work.threads
+            self._desk,
+            shipment,
+            first=min(self._out),
+            workers=self._workers,
+            most_workers=workers,
+            cpus=work.threads,
         )
         self._stream: Stream | None = None
         self._costs = CostModel()
@@ -106,7 +114,7 @@ class RayEngine:
         self._number = 0  # of the next parcel
         self._life: str | None = None
         self._nodes: set[str] = set()  # that workers are on, or were
-        self._looked_at = self._heard_at = time.monotonic()
+        self._looked_at = self._heard_at = self._resent_at = time.monotonic()
 
     @property
     def facts(self) -> Facts:
@@ -126,6 +134,7 @@ class RayEngine:
                 outcomes += self._heard(ray.get(self._desk.news.remote()))
             if time.monotonic() - self._looked_at >= _SECONDS_BETWEEN_LOOKS:
                 self._look_for_lost()
+                outcomes += self._look_for_stuck()
             yield from outcomes
             if not outcomes:
                 yield None
@@ -200,8 +209,8 @@ class RayEngine:
             if self._life is not None:  # the desk has died, and forgotten everything
                 self._send({number: pickle.dumps(out.parcel) for number, out in self._out.items()})
             self._life = news.life
-        for node in news.nodes:
-            self._nodes.add(node)
+        self._nodes.update(news.nodes)
+        if news.is_busy or news.nodes:
             self._heard_at = time.monotonic()
         for number, node in news.begun.items():
             if number in self._out:
@@ -245,7 +254,7 @@ class RayEngine:
             logger.warning("a machine is gone (%s); its pages go to others", gone[:8])
         self._nodes &= alive
         is_idle = not any(out.node in alive for out in self._out.values())
-        is_silent = self._nodes and is_idle and now - self._heard_at > _SECONDS_UNTIL_LOST
+        is_silent = self._nodes and is_idle and now - max(self._heard_at, self._resent_at) > _SECONDS_UNTIL_LOST
         for number, out in list(self._out.items()):
             if out.node is None:  # on its way, or waiting in a worker that is gone
                 is_lost = is_silent
@@ -262,7 +271,22 @@ class RayEngine:
                     task = replace(task, first_page=max(out.page, task.first_page), sha256=out.sha256)
                 parcel = replace(out.parcel, tasks=(task, *out.parcel.tasks[1:]))
                 self._send(self._outgoing(parcel, out.deaths))
-                self._heard_at = now
+                self._resent_at = now
+
+    def _look_for_stuck(self) -> Iterator[PageRecord]:
+        """Leave a pool behind of which nothing is heard, though its machines are alive."""
+        if not self._nodes or time.monotonic() - self._heard_at < _SECONDS_UNTIL_STUCK:
+            return
+        logger.warning("no worker has said anything for %g s; new ones take their place", _SECONDS_UNTIL_STUCK)
+        ray.kill(self._desk)  # which ends the old stream, and with it the old workers
+        self._desk, self._life, self._stream = self._new_desk(), None, None
+        out, self._out = self._out, {}
+        for parcel in out.values():
+            if parcel.node is None:
+                self._send(self._outgoing(parcel.parcel, parcel.deaths))
+            else:
+                yield from self._after_death(parcel)
+        self._heard_at = time.monotonic()
 
 
 def _room(cpus: int) -> int:

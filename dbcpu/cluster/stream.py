@@ -29,8 +29,9 @@ IN_FLIGHT = 2  # parcels of a worker: one in work, one that is there when it end
 class Desktop(Datasource):  # type: ignore[misc]  # of no known type
     """What is laid out on a desk, as a source of Ray Data: a block for each parcel, in the order of their numbers."""
 
-    def __init__(self, desk: ActorHandle[Any]) -> None:
+    def __init__(self, desk: ActorHandle[Any], first: int) -> None:
         self._desk = desk
+        self._first = first
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Return the size in memory: unknown."""
@@ -41,10 +42,9 @@ class Desktop(Datasource):  # type: ignore[misc]  # of no known type
     ) -> list[ReadTask]:
         """Return the one task that takes parcels off the desk."""
         del parallelism, per_task_row_limit, data_context
-        desk = self._desk
+        desk, number = self._desk, self._first
 
-        def read() -> Iterator[pa.Table]:
-            number = 0
+        def read(number: int = number) -> Iterator[pa.Table]:
             while (content := ray.get(desk.take.remote(number))) is not None:
                 yield pa.table({"number": [number], "parcel": pa.array([content], pa.binary())})
                 number += 1
@@ -58,13 +58,21 @@ class Stream:
     Args:
         desk: that parcels are laid out on.
         shipment: for each worker.
+        first: number of a parcel.
         workers: how many there are at the start.
         most_workers: how many there may be when the cluster grows; None for any number.
         cpus: of each worker.
     """
 
     def __init__(
-        self, desk: ActorHandle[Any], shipment: Shipment, *, workers: int, most_workers: int | None, cpus: int
+        self,
+        desk: ActorHandle[Any],
+        shipment: Shipment,
+        *,
+        first: int,
+        workers: int,
+        most_workers: int | None,
+        cpus: int,
     ) -> None:
         context = DataContext.get_current().copy()
         context.target_max_block_size = 1  # each row is a block, which goes on its way at once
@@ -73,11 +81,11 @@ class Stream:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         with DataContext.current(context):
             parcels = ray.data.read_datasource(
-                Desktop(desk), override_num_blocks=1, num_cpus=0, scheduling_strategy=here
+                Desktop(desk, first), override_num_blocks=1, num_cpus=0, scheduling_strategy=here
             )
             self._answers = parcels.map_batches(
                 PageWorker,
-                fn_constructor_args=(shipment,),
+                fn_constructor_args=(shipment, desk),
                 batch_size=None,
                 batch_format="numpy",
                 num_cpus=cpus,

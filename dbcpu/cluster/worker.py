@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from dbcpu.batch.work import Facts, PageWork
 
     Batch = dict[str, np.ndarray[Any, Any]]
+
+_SECONDS_BETWEEN_WORDS = 5.0  # to the desk, of a worker that works
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,6 @@ class Shipment:
         facts: what preparing it gave to the driver.
         level: of the log.
         seconds_per_page: as in `LocalEngine`.
-        desk: to tell of parcels.
     """
 
     work: PageWork
@@ -78,7 +82,6 @@ class Shipment:
     facts: Facts
     level: int
     seconds_per_page: float
-    desk: ActorHandle[Any]
 
 
 class PageWorker:
@@ -87,8 +90,8 @@ class PageWorker:
     The process is that of the local engine: a page that crashes it fails here, in the same words; Ray never knows.
     """
 
-    def __init__(self, shipment: Shipment) -> None:
-        self._desk = shipment.desk
+    def __init__(self, shipment: Shipment, desk: ActorHandle[Any]) -> None:
+        self._desk = desk
         self._log = _Collector()
         logger = logging.getLogger("dbcpu")
         logger.handlers, logger.propagate = [self._log], False
@@ -117,6 +120,7 @@ class PageWorker:
                     remedy="install the same everywhere; with different CPUs, give --precision fp32 or bf16",
                 )
         ray.get(self._desk.join.remote(self._node))
+        threading.Thread(target=_end_with, args=(desk,), daemon=True).start()
 
     def __call__(self, batch: Batch) -> Batch:
         """Work on the parcel that a batch of one row holds."""
@@ -135,14 +139,28 @@ class PageWorker:
         return answer
 
     def _work(self, number: int, parcel: Parcel, answer: Answer) -> None:
+        said_at = time.monotonic()
         try:
             for outcome in self._engine.run(iter(parcel.tasks), is_stopped=bool):
+                if time.monotonic() - said_at > _SECONDS_BETWEEN_WORDS:
+                    said_at = time.monotonic()
+                    self._desk.go_on.remote()
                 if outcome is not None and parcel.is_suspect:
                     ray.get(self._desk.tell.remote(number, outcome))
                 elif outcome is not None:
                     answer.outcomes.append(outcome)
         except Exception as error:
             answer.error = error
+
+
+def _end_with(desk: ActorHandle[Any]) -> None:
+    """End this process when the driver has left it behind; Ray itself would wait until it has nothing to do."""
+    try:
+        while True:
+            time.sleep(_SECONDS_BETWEEN_WORDS)
+            ray.get(desk.ask.remote())
+    except Exception:
+        os._exit(1)
 
 
 class _Collector(logging.Handler):
