@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,25 @@ def test_a_page_of_10000_x_14000_pixels_goes_through_everything_in_2_gb(tile: st
     options = ("-q", "--threads", 1, "--tile", tile, "-o", tmp_path, "--overlay", tmp_path)
     assert _run(code, path, *options) < 2e9
     assert len(json.loads((tmp_path / "page.json").read_text())["instances"]) > 15
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
+def test_freed_memory_is_kept_for_the_next_pages_but_not_for_ever():
+    code = """
+import numpy as np
+from dbcpu.engine.memory import give_back, keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as sizes:
+        return int(sizes.read().split()[1]) * resource.getpagesize()
+assert keep_freed_memory()
+before = resident()
+blocks = [np.ones(4_000_000) for _ in range(10)]
+del blocks[:-1]  # the last one is above the others, so that the heap cannot shrink
+print(resident() - before)
+if sys.argv[1] == "later":
+    for _ in range(16):
+        give_back(1000)
+print(resident() - before)
+"""
+    assert _run(code, "at once") > 300e6
+    assert _run(code, "later") < 100e6

@@ -196,11 +196,11 @@ class PageWork:
 
     def _write_page(self, task: Task, source: SourceImage) -> DetectionResult:
         """Detect the text of a page and write its files."""
-        from dbcpu.engine.memory import give_back_after
+        from dbcpu.engine.memory import give_back
         from dbcpu.reading_order import in_reading_order
         from dbcpu.writers.page_files import page_files
 
-        give_back_after(source.pixels_bgr.nbytes)
+        give_back(source.pixels_bgr.nbytes)
         result, probability_map = self._detector.detect_with_map(source)
         result = in_reading_order(result, self.order)
         name = Path(results_of(source))

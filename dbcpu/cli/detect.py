@@ -154,7 +154,7 @@ def _read_all(
 
 
 def _detect_page(detector: Detector, results: Results, read: _Read, order: ReadingOrder) -> None:
-    from dbcpu.engine.memory import give_back_after
+    from dbcpu.engine.memory import give_back
     from dbcpu.errors import ImageError
     from dbcpu.reading_order import in_reading_order
 
@@ -162,7 +162,7 @@ def _detect_page(detector: Detector, results: Results, read: _Read, order: Readi
     if isinstance(page, ImageError):
         raise page
     logger.info("%s, page %d: %dx%d pixels", given, page.page, *reversed(page.pixels_bgr.shape[:2]))
-    give_back_after(page.pixels_bgr.nbytes)
+    give_back(page.pixels_bgr.nbytes)
     result, probability_map = detector.detect_with_map(page)
     results.write(given, page, in_reading_order(result, order), probability_map)
 

@@ -205,6 +205,7 @@ class ServeWork:
             clock = _Clock()
 
     def _infer(self, detector: Detector, source: SourceImage, clock: _Clock) -> KeptMap:
+        from dbcpu.engine.memory import give_back
         from dbcpu.geometry import Size
         from dbcpu.preprocess import content_size
 
@@ -217,6 +218,7 @@ class ServeWork:
                 where=f"{source.name}, page {source.page}",
                 remedy="choose a smaller short_side, or cut the page",
             )
+        give_back(source.pixels_bgr.nbytes)
         network_input = detector.preprocess(source)
         clock.lap("preprocess")
         probability_map = detector.infer(network_input)
