@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from dbcpu import load_detector
-from dbcpu.engine.memory import keep_freed_memory
+from dbcpu.engine.memory import give_back, keep_freed_memory
 
 STEPS = 10
 
@@ -24,12 +24,14 @@ def main() -> None:
     parser.add_argument("--short-side", type=int, default=320)
     parser.add_argument("--weights", type=Path)
     arguments = parser.parse_args()
-    keep_freed_memory()  # as the command line does
+    keep_freed_memory()  # as the command line does, and `give_back`
     detector = load_detector(arguments.weights, short_side=arguments.short_side)
     random = np.random.default_rng(0)
     sizes = set()
     for count in range(1, arguments.pictures + 1):
-        result = detector.detect(draw(random))
+        picture = draw(random)
+        give_back(picture.nbytes)
+        result = detector.detect(picture)
         sizes.add((result.settings["network_width"], result.settings["network_height"]))
         if count % max(1, arguments.pictures // STEPS) == 0:
             print(f"{count:5} pictures, {len(sizes):3} sizes of input: {resident('VmRSS'):6.0f} MiB", flush=True)
