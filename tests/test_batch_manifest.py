@@ -150,6 +150,17 @@ def test_finishing_sorts_by_the_order_of_the_scans_and_drops_what_was_replaced(p
     assert [r.path for r in Manifest(path, "s").records()][-1] == "late.png"
 
 
+def test_a_folder_that_can_be_read_again_no_longer_counts_as_a_failure(path: Path):
+    manifest = Manifest(path, "s")
+    for folder in (".", "box", "box 2"):
+        manifest.add(manifest.failed(Scan(path=f"/scans/{folder}", name=folder, error="the folder cannot be read")))
+    manifest.plan(replace(SCAN, name="box/c/a.tif"), force=False, retry_failed=False, has_results=bool)
+    manifest.add(replace(DONE, path="box/c/a.tif"))
+    manifest.finish()
+    assert [r.path for r in manifest.records()] == ["box/c/a.tif", "box 2"]
+    manifest.close()
+
+
 def test_pages_that_are_no_more_are_named(path: Path):
     write(path, FIRST, SECOND)
     shorter = replace(DONE, sha256="bb", size=8, results="a.tif")

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from dbcpu.batch.records import PageRecord, Task
@@ -40,6 +41,11 @@ class _State:
     settings: str
     last_page: int | None = None
     pages: dict[int, _Line] = field(default_factory=dict)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether nothing was found of it."""
+        return not any(line.is_done for line in self.pages.values())
 
     def fits(self, record: PageRecord) -> bool:
         """Whether a record is of the same content and settings; a page that failed may not know the content."""
@@ -167,11 +173,16 @@ class Manifest:
     def finish(self) -> None:
         """Sort the file by the order of the scans, one line per page.
 
-        Scans that this run did not meet come last, in the order that folders are listed in.
+        Scans that this run did not meet come last, in the order that folders are listed in. A folder that could not be
+        read earlier is forgotten when this run has met what is in it.
 
         Raises:
             OutputError: there is no room, or no permission; the unsorted file stays.
         """
+        failed = {name for name in self._states.keys() - self._order.keys() if self._states[name].is_failure}
+        for name in self._order if failed else ():
+            for folder in failed.intersection(map(str, PurePosixPath(name).parents)):
+                self._states.pop(folder, None)
         unmet = len(self._order)
         names = sorted(self._states, key=lambda name: (self._order.get(name, unmet), _as_listed(name)))
         with complete_file(self._path, partial_in=self._partial_in) as partial, partial.open("wb") as stream:
