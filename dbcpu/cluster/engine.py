@@ -169,6 +169,8 @@ class RayEngine:
 
     def _outgoing(self, parcel: Parcel, deaths: int = 0) -> dict[int, bytes]:
         out = _Out(parcel, time.monotonic(), deaths)
+        if not self._out:  # nobody had anything to say
+            self._heard_at = out.since
         out.page, out.sha256 = parcel.tasks[0].first_page, parcel.tasks[0].sha256
         self._out[self._number] = out
         self._number += 1
