@@ -166,7 +166,7 @@ def test_large_and_small_text_of_one_page_are_both_found(tmp_path: Path):
     cv2.imwrite(str(path), page)
     lines = {}
     for tile in ("off", "4"):
-        code, out, err = run_cli("detect", path, "--tile", tile, "--short-side", 256, "--threads", 1)
+        code, out, err = run_cli("detect", path, "--tile", tile, "--short-side", 192, "--threads", 1)
         assert code == 0, err
         tops = [np.min(i["polygon"], axis=0)[1] for i in json.loads(out)["instances"]]
         lines[tile] = [sum(top < 800 for top in tops), sum(top >= 800 for top in tops)]
