@@ -149,6 +149,16 @@ def test_a_graceful_end_lets_running_tasks_finish():
     assert not any(map(is_alive, pids))
 
 
+def test_a_pool_that_ends_at_once_leaves_no_worker_that_could_still_write():
+    for _ in range(5):
+        pool: Pool = WorkerPool(Chores(), workers=2)
+        pool.submit(0, ("sleep", 60))
+        pool.submit(1, ("spin", 0))
+        pids = pool.pids
+        pool.close(graceful=False)
+        assert not any(map(is_alive, pids))
+
+
 def test_waiting_ends_when_something_else_is_ready_too():
     alarm, button = Pipe(duplex=False)
     with pool_of() as pool:

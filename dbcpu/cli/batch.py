@@ -187,7 +187,7 @@ def batch(
     from dbcpu.batch.store import OWN
     from dbcpu.cli.progress import Progress
     from dbcpu.engine.threads import available_cpus
-    from dbcpu.errors import UsageError
+    from dbcpu.errors import OutputError, UsageError
 
     if not given and not lists:
         raise UsageError("nothing to read", remedy="name folders or files before the folder of the results")
@@ -226,7 +226,8 @@ def batch(
             has_ended = True
         finally:
             engine.close(graceful=has_ended)
-        store.clear()  # of what workers have left that died meanwhile
+            with contextlib.suppress(OutputError):  # an error of the run is the one to tell
+                store.clear()  # of what workers have left that died meanwhile, or were ended while they wrote
         if is_stopped():
             progress.tell()
             raise KeyboardInterrupt

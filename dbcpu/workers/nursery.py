@@ -148,6 +148,8 @@ def main(descriptor: int) -> None:
                 connection.send(("forked", pid))
     for pid in children:  # the process of the pool has ended: nothing may be written any more
         os.kill(pid, signal.SIGKILL)
+    for pid in children:  # nor is any, once this process is gone
+        os.waitpid(pid, 0)
 
 
 def _received_descriptor(requests: socket.socket) -> int | None:
