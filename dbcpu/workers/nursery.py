@@ -146,9 +146,14 @@ def main(descriptor: int) -> None:
                 os.close(descriptor_of_worker)
                 children.add(pid)
                 connection.send(("forked", pid))
-    for pid in children:  # the process of the pool has ended: nothing may be written any more
+    _end(children)
+
+
+def _end(children: set[int]) -> None:
+    """End what is left, as the process of the pool has ended or wants it: once this returns, nothing is written."""
+    for pid in children:
         os.kill(pid, signal.SIGKILL)
-    for pid in children:  # nor is any, once this process is gone
+    for pid in children:
         os.waitpid(pid, 0)
 
 
