@@ -351,14 +351,15 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(scans: Path):
 
 
 def test_a_second_run_on_the_same_results_is_refused(scans: Path):
-    fill(scans, 60)
     process = start(scans, "--workers", 1)
-    wait_for(lambda: (scans.parent / "out/.dbcpu/lock").exists())
+    lock = scans.parent / "out/.dbcpu/lock"
+    wait_for(lambda: lock.exists() and str(process.pid) in lock.read_text())
+    process.send_signal(signal.SIGSTOP)  # so that it cannot end before the second one begins
     code, err = run(scans)
-    assert code == 6
-    assert f"process {process.pid} on " in err
     process.kill()
     process.communicate()
+    assert code == 6
+    assert f"process {process.pid} on " in err
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
