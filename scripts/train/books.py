@@ -150,10 +150,12 @@ def vertical_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> S
     face = shelf.pick(("cjk_print", "cjk_brush", "cjk_brush")[rng.integers(3)], rng)
     ink = dark_ink(rng) if rng.random() < 0.9 else (150, 30, 20)
     kana = (0.0, 0.0, 0.6, 0.75)[rng.integers(4)]
-    size = int(rng.integers(13, 40))
+    size = int(rng.integers(13, 40)) if rng.random() < 0.85 else int(rng.integers(40, 75))
     column = size * rng.uniform(1.1, 2.1)
     frame, rules = rng.random() < 0.65, rng.random() < 0.55
     pitch = size * rng.uniform(0.88, 1.25)
+    if rng.random() < 0.15:  # set wide, as in titles, tables and large manuscript hands
+        pitch = size * rng.uniform(1.25, 1.9)
     middle = width / 2
     for left, right in ((0.0, middle), (middle, float(width))) if double else ((0.0, float(width)),):
         x0, x1 = left + rng.uniform(0.05, 0.12) * (right - left), right - rng.uniform(0.05, 0.12) * (right - left)

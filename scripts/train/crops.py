@@ -40,7 +40,7 @@ def cut_crop(
 ) -> tuple[npt.NDArray[np.uint8], Targets]:
     """Return a random crop, uint8 (side, side, 3) BGR, and its targets.
 
-    Nine of ten crops are centred near a line, the others anywhere. Beyond the page's edge the edge is repeated or the
+    Four of five crops are centred near a line, the others anywhere. Beyond the page's edge the edge is repeated or the
     crop is grey. Bilinear without smoothing, as inference resizes.
     """
     height, width = image.shape[:2]
@@ -48,7 +48,7 @@ def cut_crop(
     scale = settings.short_side / min(height, width) * np.exp(rng.uniform(low, high))
     angle = np.radians(np.clip(rng.normal(0, settings.degrees / 2), -settings.degrees, settings.degrees))
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
-    if lines and rng.random() < 0.9:
+    if lines and rng.random() < 0.8:
         polygon = lines[rng.integers(len(lines))].polygon
         mix = rng.random(len(polygon))
         centre = (polygon * mix[:, None]).sum(axis=0) / mix.sum()

@@ -49,9 +49,8 @@ def main() -> None:
                     binarize_threshold=binarize, score_threshold=score, unclip_ratio=UNCLIP_RATIO
                 )
                 found = detect_text(probability_map, network_input.image_size, config).instances
-                new = match(lines, [instance.polygon for instance in found])
                 key = name, (binarize, score)
-                counts[key] = Score(*(a + b for a, b in zip(counts[key], new, strict=True)))
+                counts[key] = counts[key].plus(match(lines, [instance.polygon for instance in found]))
     means = {t: sum(counts[name, t].f_measure for name in sets) / len(sets) for t in grid}
     for binarize, score in sorted(grid, key=means.__getitem__):
         each = " ".join(f"{name} {counts[name, (binarize, score)].f_measure:.3f}" for name in sets)

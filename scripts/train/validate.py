@@ -26,6 +26,10 @@ class Score(NamedTuple):
     lines: int = 0
     found: int = 0
 
+    def plus(self, other: Score) -> Score:
+        """Return the counts over the pages of both."""
+        return Score(self.matched + other.matched, self.lines + other.lines, self.found + other.found)
+
     @property
     def f_measure(self) -> float:
         """2PR / (P + R), 0 without lines and regions."""
@@ -72,6 +76,5 @@ def validate(
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             probability = model(prepared.tensor.to(device))[0, 0].float().cpu().numpy()
         instances = detect_text(probability, prepared.image_size, postprocess).instances
-        counts = match(lines, [instance.polygon for instance in instances])
-        total = Score(*(a + b for a, b in zip(total, counts, strict=True)))
+        total = total.plus(match(lines, [instance.polygon for instance in instances]))
     return total

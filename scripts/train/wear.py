@@ -94,9 +94,15 @@ def curl(rng: np.random.Generator, picture: Picture, lines: list[Line]) -> tuple
 
 
 def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -> tuple[Picture, list[Line]]:
-    """Return the page photographed on a desk: a margin of another colour, a little perspective and rotation."""
+    """Return the page photographed on a desk: a margin of another colour, a little perspective and rotation.
+
+    At times the page before it in a book lies at its left, and what is written on the other side of that shows through.
+    """
     height, width = picture.shape[:2]
     left, right = rng.uniform(0.0, 0.12, 2) * width
+    in_book = rng.random() < 0.2
+    if in_book:
+        left = rng.uniform(0.05, 0.22) * width
     top, bottom = rng.uniform(0.0, 0.1, 2) * height
     out_width, out_height = int(width + left + right), int(height + top + bottom)
     corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
@@ -109,6 +115,13 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
     desk = np.empty((out_height, out_width, 3), np.float32)
     desk[:] = rng.uniform(10, 200, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 180))
     desk += (clouds(rng, out_height, out_width, int(rng.integers(2, 60))) * rng.uniform(0, 14))[..., None]
+    if in_book:
+        spine = rng.uniform(0.03, 0.15) * width
+        mirror = matrix @ np.float32([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]])
+        paper = np.median(picture, axis=(0, 1))
+        before = cv2.warpPerspective(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, (out_width, out_height))
+        there = cv2.warpPerspective(np.ones((height, width), np.float32), mirror, (out_width, out_height))
+        desk = before + desk * (1 - there[..., None])
     seen = cv2.warpPerspective(picture, matrix, (out_width, out_height), flags=cv2.INTER_LINEAR)
     cover = cv2.warpPerspective(np.ones((height, width), np.float32), matrix, (out_width, out_height))
     moved = [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in lines]
