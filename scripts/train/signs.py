@@ -14,29 +14,71 @@ from scripts.train.wear import Picture, clouds, photograph
 
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
-    """Return a scene without text: gradients, clouds, shapes, stripes, grain."""
+    """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
+    saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
+
+    def colour() -> npt.NDArray[np.float32]:
+        drawn = rng.uniform(0, 255, 3)
+        return (drawn.mean() + (drawn - drawn.mean()) * saturation).astype(np.float32)
+
     ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    scene = rng.uniform(0, 255, 3).astype(np.float32) * (1 - ramp) + rng.uniform(0, 255, 3).astype(np.float32) * ramp
-    scene = np.repeat(scene, width, axis=1)
+    scene = np.repeat(colour() * (1 - ramp) + colour() * ramp, width, axis=1)
     for cell in (200, 40, 8):
-        scene += clouds(rng, height, width, cell)[..., None] * rng.uniform(0, 25, 3).astype(np.float32)
+        tint = rng.uniform(0, 25) * (1 - saturation) + rng.uniform(0, 25, 3) * saturation
+        scene += clouds(rng, height, width, cell)[..., None] * tint.astype(np.float32)
     for _ in range(rng.integers(3, 30)):
-        colour = rng.uniform(0, 255, 3).tolist()
-        kind, thickness = rng.integers(4), int(rng.choice([-1, -1, 1, 3, 8]))
-        a, b = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
-        if kind == 0:
-            cv2.rectangle(scene, a.tolist(), (a + b).tolist(), colour, thickness)
-        elif kind == 1:
-            cv2.ellipse(scene, a.tolist(), b.tolist(), rng.uniform(0, 180), 0, 360, colour, thickness)
-        elif kind == 2:
-            step = int(rng.integers(5, 30))  # bars, bricks, blinds: what is most often taken for text
-            for k in range(rng.integers(3, 25)):
-                x = int(a[0]) + k * step
-                cv2.line(scene, (x, int(a[1])), (x, int(a[1] + b[1])), colour, max(step // 3, 1))
-        else:
-            points = (a + rng.normal(0, 80, (rng.integers(3, 8), 2))).astype(np.int32)
-            cv2.fillPoly(scene, [points], colour)
+        corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
+        SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, colour())
     return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
+
+
+Place = npt.NDArray[np.int_]
+Colour = npt.NDArray[np.float32]
+
+
+def _plain(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    thickness = int(rng.choice([-1, -1, 1, 3, 8]))
+    if rng.random() < 0.5:
+        cv2.rectangle(scene, corner.tolist(), (corner + size).tolist(), colour.tolist(), thickness)
+    else:
+        cv2.ellipse(scene, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, colour.tolist(), thickness)
+
+
+def _bars(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw bars, bricks, blinds: what is most often taken for text."""
+    step = int(rng.integers(5, 30))
+    for k in range(rng.integers(3, 25)):
+        x = int(corner[0]) + k * step
+        cv2.line(scene, (x, int(corner[1])), (x, int(corner[1] + size[1])), colour.tolist(), max(step // 3, 1))
+
+
+def _patch(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    points = corner + rng.normal(0, 0.5, (rng.integers(3, 8), 2)) * size
+    cv2.fillPoly(scene, [points.astype(np.int32)], colour.tolist())
+
+
+def _windows(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw a grid of equal boxes, as windows of a house, keys, tiles, shelves."""
+    pitch = rng.uniform(12, 70, 2)
+    box = pitch * rng.uniform(0.35, 0.9, 2)
+    thickness = int(rng.choice([-1, -1, 1, 2]))
+    columns, rows = (1 + size // pitch).astype(int)
+    for row in range(rows):
+        for column in range(columns):
+            a = corner + pitch * (column, row)
+            cv2.rectangle(scene, a.astype(int).tolist(), (a + box).astype(int).tolist(), colour.tolist(), thickness)
+
+
+def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Fill a rounded place with ragged spots: leaves, gravel, fur, crowds."""
+    height, width = scene.shape[:2]
+    spots = clouds(rng, height, width, int(rng.integers(2, 12))) > rng.uniform(-0.5, 0.8)
+    place = np.zeros((height, width), np.uint8)
+    cv2.ellipse(place, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
+    scene[spots & (place > 0)] = colour
+
+
+SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
 
 
 def sign_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[npt.NDArray[np.uint8], list[Line]]:
