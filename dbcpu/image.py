@@ -148,7 +148,7 @@ def _image_error(error: Exception, where: str) -> ImageError:
     if isinstance(error, FileNotFoundError):
         return ImageError("no such file", where=where)
     if isinstance(error, IsADirectoryError):
-        return ImageError("a folder, not a picture", where=where, remedy="name the pictures in it")
+        return ImageError("a folder, not a picture", where=where, remedy="name the pictures in it, or use dbcpu batch")
     if isinstance(error, PermissionError):
         return ImageError("may not be read: permission denied", where=where)
     if isinstance(error, MemoryError):

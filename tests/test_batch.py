@@ -95,6 +95,7 @@ def test_running_again_does_nothing_and_leaves_the_same_files(scans: Path):
     code, err = run_cli("batch", scans, out, *QUICK[:-1])[::2]
     assert code == 7
     assert "0 pages done" in err
+    assert "files left out by their names: 1 .txt" in err
     assert "failed earlier: broken.jpg, page 1" in err
     assert (results_in(out), (out / "a.png.json").stat().st_mtime_ns) == before
 
@@ -113,6 +114,7 @@ def test_only_what_has_changed_is_done_again(scans: Path):
     done = [(e["path"], e["page"]) for e in events if e["event"] == "page"]
     assert done == [("broken.jpg", 1), ("many.tif", 2), ("new.png", 1), ("box 1/a.png", 1)]
     assert [record["mtime_ns"] for record in manifest(out) if record["path"] == "a.png"] == [10**9]
+    assert events[-2]["files"] == {".txt": 1}
     assert events[-1]["event"] == "end"
     assert events[-1]["files_unchanged"] == 1
     assert json.loads((out / "box 1/a.png.json").read_text())["width"] == 50

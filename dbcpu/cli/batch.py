@@ -231,6 +231,7 @@ def batch(
         if is_stopped():
             progress.tell()
             raise KeyboardInterrupt
+    progress.tell_left_out(sources.left_out)
     progress.end(totals)
 
 

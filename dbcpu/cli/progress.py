@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dbcpu.errors import SomeImagesFailedError
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Iterator
 
     from rich.progress import Progress as Bar
@@ -86,6 +87,15 @@ class Progress:
             f"{totals.failed} of {totals.pages} pages failed",
             remedy="the others have their results; summary.json lists the failures, --retry-failed tries them again",
         )
+
+    def tell_left_out(self, left_out: Counter[str]) -> None:
+        """Tell how many files of folders were left out, by their endings."""
+        if not left_out:
+            return
+        self.event("left_out", files=left_out)
+        if not self._as_json and self._speaks:
+            kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in left_out.most_common(8))
+            self._say(f"files left out by their names: {kinds}")
 
     def ended(self, record: PageRecord) -> None:
         """As `Listener.ended`."""
