@@ -219,15 +219,16 @@ def batch(
             engine = _ray_engine(work, workers, page_seconds, address)
         else:
             engine = _engine(work, workers or 0, page_seconds)
-        has_ended = False
         try:
             with progress.showing(None if lists else sources.count):
                 totals = run_batch(sources, store, engine, options, progress, is_stopped=is_stopped)
-            has_ended = True
-        finally:
-            engine.close(graceful=has_ended)
-            with contextlib.suppress(OutputError):  # an error of the run is the one to tell
-                store.clear()  # of what workers have left that died meanwhile, or were ended while they wrote
+        except BaseException:
+            engine.close(graceful=False)
+            with contextlib.suppress(OutputError):  # the first error is the one to tell
+                store.clear()  # of what workers have left that were ended while they wrote
+            raise
+        engine.close(graceful=True)
+        store.clear()  # of what workers have left that died meanwhile
         if is_stopped():
             progress.tell()
             raise KeyboardInterrupt
