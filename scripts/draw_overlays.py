@@ -41,8 +41,9 @@ def parts(data: Path) -> dict[str, Part]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
+    arguments = parser.parse_args()
     detector = load_detector()
-    for name, (page, (left, top, right, bottom), factor) in parts(parser.parse_args().shared / "data").items():
+    for name, (page, (left, top, right, bottom), factor) in parts(arguments.shared / "data").items():
         (source,) = read_image(page)
         overlay = draw_overlay(source.pixels_bgr, detector.detect(source.pixels_bgr))[top:bottom, left:right]
         small = cv2.resize(overlay, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

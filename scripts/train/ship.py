@@ -17,6 +17,7 @@ from dbcpu.checkpoint.load import read_weights, require_finite
 from dbcpu.checkpoint.native import write_model_file
 from dbcpu.config import ModelConfig
 from dbcpu.overrides import apply_overrides
+from scripts.train.crops import CropSettings
 
 
 def main() -> None:
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument("model_file", type=Path)
     parser.add_argument("--binarize-threshold", type=float)
     parser.add_argument("--score-threshold", type=float)
-    parser.add_argument("--unclip-ratio", type=float, default=1.5, help="the inverse of the training's shrinking")
+    parser.add_argument(
+        "--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="the inverse of the training's shrinking"
+    )
     arguments = parser.parse_args()
     weights = read_weights(arguments.checkpoint)
     config = apply_overrides(

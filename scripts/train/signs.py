@@ -12,12 +12,15 @@ from scripts.train.texts import Texts
 from scripts.train.truth import Line
 from scripts.train.wear import Picture, clouds, photograph
 
+Place = npt.NDArray[np.int_]  # (x, y)
+Colour = npt.NDArray[np.float32]  # (blue, green, red)
+
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
     saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
 
-    def colour() -> npt.NDArray[np.float32]:
+    def colour() -> Colour:
         drawn = rng.uniform(0, 255, 3)
         return (drawn.mean() + (drawn - drawn.mean()) * saturation).astype(np.float32)
 
@@ -30,10 +33,6 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> Pictur
         corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
         SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, colour())
     return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
-
-
-Place = npt.NDArray[np.int_]
-Colour = npt.NDArray[np.float32]
 
 
 def _plain(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:

@@ -17,14 +17,14 @@ from dbcpu import load_detector
 from dbcpu.config import PostprocessConfig
 from dbcpu.image import SourceImage
 from dbcpu.postprocess import detect_text
+from scripts.train.crops import CropSettings
 from scripts.train.sources import split_pages
 from scripts.train.train import REAL_SHARES
 from scripts.train.truth import list_pages, read_page
-from scripts.train.validate import Score, match
+from scripts.train.validate import MAX_SHORT_SIDE, Score, match
 
 BINARIZE = (0.3, 0.35, 0.4, 0.45, 0.5)
 SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
-UNCLIP_RATIO = 1.5  # the inverse of the training's shrinking
 
 
 def main() -> None:
@@ -40,13 +40,13 @@ def main() -> None:
     counts = {(name, thresholds): Score() for name in sets for thresholds in grid}
     for name, pages in sets.items():
         for page in pages:
-            image, lines = read_page(page, 1600)
+            image, lines = read_page(page, MAX_SHORT_SIDE)
             network_input = detector.preprocess(SourceImage(pixels_bgr=image, name=page.image.name))
             with torch.inference_mode():
                 probability_map = detector.infer(network_input)
             for binarize, score in grid:
                 config = PostprocessConfig(
-                    binarize_threshold=binarize, score_threshold=score, unclip_ratio=UNCLIP_RATIO
+                    binarize_threshold=binarize, score_threshold=score, unclip_ratio=CropSettings.unclip_ratio
                 )
                 found = detect_text(probability_map, network_input.image_size, config).instances
                 key = name, (binarize, score)

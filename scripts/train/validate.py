@@ -16,6 +16,7 @@ from dbcpu.postprocess import detect_text
 from dbcpu.preprocess import preprocess
 from scripts.train.truth import Line, PageFile, read_page
 
+MAX_SHORT_SIDE = 1600  # of a page in memory
 SCORE_THRESHOLD = 0.5  # the best one is found after training, by a sweep
 
 
@@ -71,7 +72,7 @@ def validate(
     postprocess = PostprocessConfig(score_threshold=SCORE_THRESHOLD, unclip_ratio=unclip_ratio)
     total = Score()
     for page in pages:
-        image, lines = read_page(page, 1600)
+        image, lines = read_page(page, MAX_SHORT_SIDE)
         prepared = preprocess(image, PreprocessConfig(short_side=short_side))
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             probability = model(prepared.tensor.to(device))[0, 0].float().cpu().numpy()

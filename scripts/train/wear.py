@@ -119,13 +119,17 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
         spine = rng.uniform(0.03, 0.15) * width
         mirror = matrix @ np.float32([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]])
         paper = np.median(picture, axis=(0, 1))
-        before = cv2.warpPerspective(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, (out_width, out_height))
-        there = cv2.warpPerspective(np.ones((height, width), np.float32), mirror, (out_width, out_height))
-        desk = before + desk * (1 - there[..., None])
-    seen = cv2.warpPerspective(picture, matrix, (out_width, out_height), flags=cv2.INTER_LINEAR)
-    cover = cv2.warpPerspective(np.ones((height, width), np.float32), matrix, (out_width, out_height))
+        desk = _lay(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, desk)
     moved = [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in lines]
-    return seen + desk * (1 - cover[..., None]), moved
+    return _lay(picture, matrix, desk), moved
+
+
+def _lay(picture: Picture, matrix: npt.NDArray[np.float64], desk: Picture) -> Picture:
+    """Return the desk with the picture on it, where the homography (3, 3) takes it."""
+    size = desk.shape[1::-1]
+    seen = cv2.warpPerspective(picture, matrix, size)
+    cover = cv2.warpPerspective(np.ones(picture.shape[:2], np.float32), matrix, size)
+    return np.asarray(seen + desk * (1 - cover[..., None]), np.float32)
 
 
 def photograph(rng: np.random.Generator, picture: Picture) -> npt.NDArray[np.uint8]:
