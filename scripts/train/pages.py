@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dbcpu.errors import DbcpuError, UsageError
 from scripts.train import books, forms, signs
 from scripts.train.fonts import FontShelf
+from scripts.train.prints import Documents
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
 from scripts.train.truth import Line, read_lines, write_lines
@@ -42,6 +43,7 @@ SHARES = {
     "form": 0.11,
     "table": 0.07,
     "sign": 0.15,
+    "print": 0.2,
 }
 
 
@@ -50,20 +52,31 @@ class PageMaker:
 
     Args:
         layouts: folder of `gt_*.txt` of Chinese pages.
+        documents: folder of PDF files that carry their text, for the kind "print"; None makes none of that kind.
+        photographs: folder of pictures without text, behind every second sign; None draws what is behind them.
     """
 
-    def __init__(self, layouts: Path) -> None:
+    def __init__(self, layouts: Path, documents: Path | None = None, photographs: Path | None = None) -> None:
         paths = sorted(layouts.glob("gt_*.txt"))
         if not paths:
             raise UsageError("no gt_*.txt of Chinese pages", where=layouts)
         self._layouts = [lines for lines in map(read_lines, paths) if lines]
         self._shelf, self._texts = FontShelf(), Texts(layouts)  # the shelf names every package that is missing
+        self._documents = Documents(documents) if documents else None
+        self._photographs = signs.find_photographs(photographs) if photographs else []
+        shares = {kind: share for kind, share in SHARES.items() if self._documents or kind != "print"}
+        self._kinds, self._shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
 
     def make(self, rng: np.random.Generator, kind: str | None = None) -> tuple[npt.NDArray[np.uint8], list[Line]]:
         """Return a page, uint8 (H, W, 3) BGR, and its lines; `kind` is a key of `SHARES`, by default drawn by share."""
-        kind = kind or str(rng.choice(list(SHARES), p=list(SHARES.values())))
+        kind = kind or str(rng.choice(self._kinds, p=self._shares))
         if kind == "sign":
-            return signs.sign_page(rng, self._texts, self._shelf)
+            return signs.sign_page(rng, self._texts, self._shelf, self._photographs)
+        if kind == "print":
+            if self._documents is None:
+                raise UsageError("no documents for the kind print", remedy="give --documents FOLDER")
+            sheet = self._documents.draw(rng)
+            return finish(rng, sheet) if rng.random() < 0.6 else (sheet.pixels(), sheet.lines)
         if kind == "layout":
             lines = self._layouts[rng.integers(len(self._layouts))]
             return finish(rng, books.layout_page(rng, lines, self._texts, self._shelf))
@@ -110,13 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
     parser.add_argument("--layouts", type=Path, required=True, help="folder of gt_*.txt of Chinese pages")
+    parser.add_argument("--documents", type=Path, help="folder of PDF files, for the kind print (default: none of it)")
+    parser.add_argument("--photographs", type=Path, help="folder of pictures without text, behind signs")
     parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
     parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     try:
-        maker = PageMaker(arguments.layouts)
+        maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs)
     except DbcpuError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
@@ -26,6 +27,10 @@ class Sheet:
         self.ink = Image.new("RGB", (width, height), (255, 255, 255))
         self.pen = ImageDraw.Draw(self.ink)
         self.lines: list[Line] = []
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """Return what is written, uint8 (H, W, 3) BGR."""
+        return cv2.cvtColor(np.asarray(self.ink), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
     def text_width(self, text: str, face: Face, size: int, spacing: float = 0.0) -> float:
         """Return the advance of `text`, with `spacing` pixels more between characters."""

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dbcpu.errors import UsageError
 from scripts.train.fonts import FontShelf
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
 from scripts.train.truth import Line
 from scripts.train.wear import Picture, clouds, photograph
 
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
 Place = npt.NDArray[np.int_]  # (x, y)
 Colour = npt.NDArray[np.float32]  # (blue, green, red)
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, at any depth.
+
+    Raises:
+        UsageError: there is none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in PHOTOGRAPHS)
+    if not paths:
+        raise UsageError(f"no picture ({', '.join(PHOTOGRAPHS)}) in the folder of photographs", where=folder)
+    return paths
+
+
+def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
+    """Return a piece of a photograph, at times mirrored, grey, darker, or of other colours.
+
+    Raises:
+        UsageError: the picture cannot be read.
+    """
+    photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if photograph is None:
+        raise UsageError("cannot read the photograph", where=path)
+    full_height, full_width = photograph.shape[:2]
+    share = rng.uniform(0.25, 1.0) * min(full_height / height, full_width / width)
+    high, wide = int(share * height), int(share * width)
+    top, left = rng.integers(full_height - high + 1), rng.integers(full_width - wide + 1)
+    piece = cv2.resize(photograph[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA)
+    scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
+    grey = scene.mean(axis=2, keepdims=True)
+    scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
+    return np.asarray(scene[..., rng.permutation(3)] * rng.uniform(0.6, 1.2), np.float32)
 
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
@@ -80,13 +117,21 @@ def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Plac
 SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
 
 
-def sign_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[npt.NDArray[np.uint8], list[Line]]:
-    """Return a picture, uint8 (H, W, 3) BGR, with one to eight signs of one to four lines, and their lines."""
+def sign_page(
+    rng: np.random.Generator, texts: Texts, shelf: FontShelf, photographs: Sequence[Path] = ()
+) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    """Return a picture, uint8 (H, W, 3) BGR, with some signs of one to four lines, and their lines.
+
+    Two of three are written over one of the photographs, where there are any, and the others over a drawn scene.
+    """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
-    scene = make_background(rng, height, width)
+    if photographs and rng.random() < 0.67:
+        scene = cut_photograph(rng, photographs[rng.integers(len(photographs))], height, width)
+    else:
+        scene = make_background(rng, height, width)
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
-    for _ in range(rng.integers(1, 9)):
+    for _ in range(rng.integers(1, 14)):
         sheet = _sign(rng, texts, shelf)
         matrix = _placement(rng, sheet, width, height)
         ground = np.float32([[0, 0], [sheet.width, 0], [sheet.width, sheet.height], [0, sheet.height]])
@@ -104,7 +149,7 @@ def sign_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple
 
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
     """Return a small sheet, just large enough for its lines."""
-    size = int(rng.choice([16, 20, 26, 36, 50, 70, 100]) * rng.uniform(0.8, 1.25))
+    size = int(rng.choice([11, 14, 18, 24, 32, 44, 60, 90, 130]) * rng.uniform(0.8, 1.25))
     family = ("sans", "display", "serif", "hand", "cjk_print", "cjk_brush")[rng.integers(6)]
     face = shelf.pick(family, rng)
     han = family.startswith("cjk")

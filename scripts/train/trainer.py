@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dbcpu.checkpoint.load import read_weights
 from dbcpu.config import ModelConfig
+from dbcpu.engine.precision import has_bf16_instructions
 from dbcpu.errors import UsageError
 from dbcpu.model.network import build_model
 from scripts.train.checkpoint import Average
@@ -62,8 +63,10 @@ class Trainer:
         config = ModelConfig(
             backbone="resnet18", deformable=settings.deformable, threshold_head=settings.threshold_head
         )
-        model = build_model(config)
-        self.model = model.to(device, memory_format=torch.channels_last)
+        # Without instructions for bfloat16 a step takes twelve times as long in it, and channels last a fifth longer.
+        self.bfloat16 = device.type != "cpu" or has_bf16_instructions()
+        self._layout = torch.channels_last if self.bfloat16 else torch.contiguous_format
+        self.model = build_model(config).to(device, memory_format=self._layout)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
         self.rng = np.random.default_rng(settings.seed)
@@ -90,10 +93,10 @@ class Trainer:
     def train_step(self, reader: CropReader) -> Losses:
         """Descend one step on a fresh batch; the losses are those before it."""
         crops, targets = reader.draw_batch(self.settings.batch)
-        x = torch.from_numpy(network_input(crops)).to(self.device, memory_format=torch.channels_last)
+        x = torch.from_numpy(network_input(crops)).to(self.device, memory_format=self._layout)
         maps = [torch.from_numpy(m).to(self.device) for m in targets]
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             if self.settings.threshold_head:
                 probability, threshold = (m[:, 0] for m in self.model.forward_training(x))
             else:

@@ -41,7 +41,7 @@ def make_paper(rng: np.random.Generator, height: int, width: int) -> Picture:
 
 def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet) -> Picture:
     """Return the paper with the sheet's ink on it, faded, spread, its own mirror image showing through."""
-    ink = 1 - cv2.cvtColor(np.asarray(sheet.ink), cv2.COLOR_RGB2BGR).astype(np.float32) / 255
+    ink = 1 - sheet.pixels().astype(np.float32) / 255
     height, width = ink.shape[:2]
     if rng.random() < 0.5:
         ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 0.9))

@@ -1,0 +1,119 @@
+"""Pages of PDF documents that carry their text: real layouts, with formulas, figures, tables, references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pypdfium2
+from PIL import Image
+from pypdfium2 import raw
+
+from dbcpu.errors import UsageError
+from scripts.train.sheet import Sheet
+from scripts.train.truth import Line
+
+Box = npt.NDArray[np.float32]  # (left, top, right, bottom) in pixels
+
+SHORT_SIDES = (736, 1100)  # of a drawn page in pixels
+MIN_LINES = 4  # covers and logos teach nothing
+MIN_HEIGHT = 4.5  # pixels: the median of a page; where lines are lower, nobody could read them
+SAME_LINE = 0.5  # of the lower one's height, shared by two pieces of one line
+GAP = 0.8  # of the higher one's height, between two pieces of one line
+
+
+class Documents:
+    """Draws pages of PDF files.
+
+    Args:
+        folder: searched for `*.pdf` at any depth.
+
+    Raises:
+        UsageError: it holds none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.rglob("*.pdf"))
+        if not self._paths:
+            raise UsageError("no *.pdf in the folder of documents", where=folder)
+
+    def draw(self, rng: np.random.Generator) -> Sheet:
+        """Return a page of a document, both drawn at random; a page that teaches nothing is passed over."""
+        while True:
+            try:
+                document = pypdfium2.PdfDocument(self._paths[rng.integers(len(self._paths))])
+                page = document[int(rng.integers(len(document)))]
+            except pypdfium2.PdfiumError:
+                continue  # encrypted or damaged
+            sheet = draw_page(page, int(rng.integers(*SHORT_SIDES)))
+            document.close()
+            heights = [np.ptp(line.polygon[:, 1]) for line in sheet.lines if not line.ignored]
+            if len(heights) >= MIN_LINES and np.median(heights) >= MIN_HEIGHT:
+                return sheet
+
+
+def draw_page(page: pypdfium2.PdfPage, short_side: int) -> Sheet:
+    """Return a page at `short_side` pixels with its lines; pictures, which may hold text, are left out of the loss."""
+    width, height = page.get_size()
+    # A strip of a page, as of a poster's edge, is drawn no longer than four times its width.
+    scale = min(short_side / min(width, height), 4 * short_side / max(width, height))
+    drawn = page.render(scale=scale).to_pil().convert("RGB")
+    sheet = Sheet(*drawn.size)
+    sheet.ink.paste(drawn)
+    text = page.get_textpage()
+    pieces = [text.get_rect(k) for k in range(text.count_rects())]
+    boxes = np.float32([_flip(piece, height) for piece in pieces]).reshape(-1, 4) * scale
+    inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < drawn.size).all(axis=1)
+    for box in join_pieces(boxes[inside & (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)]):
+        if _has_ink(drawn, box):
+            margin = 0.1 * (box[3] - box[1])
+            sheet.lines.append(Line(_corners(box + margin * np.float32([-1, -1, 1, 1])), "print"))
+    for picture in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
+        sheet.ignore(_corners(np.float32(_flip(picture.get_bounds(), height)) * scale))
+    return sheet
+
+
+def join_pieces(boxes: npt.NDArray[np.float32]) -> Iterator[Box]:
+    """Yield the boxes of lines: pieces that stand beside each other, with no more than a wide space between, joined.
+
+    Args:
+        boxes: shape (N, 4), left, top, right, bottom.
+    """
+    waiting = [box for box in boxes[np.argsort(boxes[:, 0], kind="stable")]]
+    while waiting:
+        line = waiting.pop(0)
+        k = 0
+        while k < len(waiting):
+            if _beside(line, waiting[k]):
+                piece = waiting.pop(k)
+                line = np.hstack([np.minimum(line[:2], piece[:2]), np.maximum(line[2:], piece[2:])])
+                k = 0  # what was too far away may stand beside the longer line
+            else:
+                k += 1
+        yield line
+
+
+def _beside(a: Box, b: Box) -> bool:
+    heights = a[3] - a[1], b[3] - b[1]
+    shared = min(a[3], b[3]) - max(a[1], b[1])
+    gap = max(a[0], b[0]) - min(a[2], b[2])
+    return bool(shared >= SAME_LINE * min(heights) and gap <= GAP * max(heights))
+
+
+def _flip(bounds: tuple[float, float, float, float], height: float) -> tuple[float, float, float, float]:
+    """Return left, top, right, bottom, y downwards, of PDF's left, bottom, right, top."""
+    left, bottom, right, top = bounds
+    return left, height - top, right, height - bottom
+
+
+def _corners(box: Box) -> npt.NDArray[np.float32]:
+    left, top, right, bottom = box
+    return np.float32([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
+def _has_ink(drawn: Image.Image, box: Box) -> bool:
+    """Whether something can be seen in the box: hidden and white text counts for nothing."""
+    low, high = drawn.crop([int(v) for v in (*box[:2], *(box[2:] + 1))]).convert("L").getextrema()
+    return bool(high - low > 40)
