@@ -98,6 +98,9 @@ def test_running_again_does_nothing_and_leaves_the_same_files(scans: Path):
     assert "files left out by their names: 1 .txt" in err
     assert "failed earlier: broken.jpg, page 1" in err
     assert (results_in(out), (out / "a.png.json").stat().st_mtime_ns) == before
+    *lines, error = run_cli("batch", scans, out, *QUICK[:-1], "--log-json")[2].splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["left_out", "end", "failed_earlier"]
+    assert "1 of 6 pages failed" in error
 
 
 def test_only_what_has_changed_is_done_again(scans: Path):

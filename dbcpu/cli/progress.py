@@ -35,7 +35,7 @@ class Progress:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._speaks = logging.getLogger("dbcpu").isEnabledFor(logging.WARNING)
+        self._in_words = not as_json and logging.getLogger("dbcpu").isEnabledFor(logging.WARNING)
         self._started = time.monotonic()
         self._last_line = self._started
         self._bar: Bar | None = None
@@ -50,7 +50,7 @@ class Progress:
         Args:
             count: gives the number of scans; called in a thread of its own. None where it cannot be told.
         """
-        if self._as_json or not self._speaks or not sys.stderr.isatty():
+        if not self._in_words or not sys.stderr.isatty():
             yield
             return
         from rich import progress
@@ -82,7 +82,7 @@ class Progress:
             return
         earlier = [f for f in totals.failures if (f["path"], f["page"]) not in self._shown]
         for failure in earlier[:_MOST_FAILURES_SHOWN]:
-            self._say(f"failed earlier: {failure['path']}, page {failure['page']}: {failure['error']}")
+            self._tell_failure("failed_earlier", failure["path"], failure["page"], failure["error"])
         raise SomeImagesFailedError(
             f"{totals.failed} of {totals.pages} pages failed",
             remedy="the others have their results; summary.json lists the failures, --retry-failed tries them again",
@@ -93,7 +93,7 @@ class Progress:
         if not left_out:
             return
         self.event("left_out", files=left_out)
-        if not self._as_json and self._speaks:
+        if self._in_words:
             kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in left_out.most_common(8))
             self._say(f"files left out by their names: {kinds}")
 
@@ -103,10 +103,7 @@ class Progress:
         self.failed += record.status == "failed"
         if record.status == "failed":
             self._shown.add((record.path, record.page))
-            if self._as_json:
-                self.event("failed", path=record.path, page=record.page, error=record.error)
-            else:
-                self._say(f"failed: {record.path}, page {record.page}: {record.error}")
+            self._tell_failure("failed", record.path, record.page, record.error)
         elif self._as_json:
             self.event("page", path=record.path, page=record.page, instances=record.instances, seconds=record.seconds)
         if record.truncated:
@@ -127,7 +124,7 @@ class Progress:
         """Tell what this run has done; `more` is for the JSON log."""
         counts = {"done": self.done, "failed": self.failed, "files_unchanged": self.skipped_scans}
         self.event("end", **counts, **more)
-        if not self._as_json and self._speaks:
+        if self._in_words:
             seconds = time.monotonic() - self._started
             self._say(
                 f"{self.done} pages done in {seconds:.0f} s, {self.failed} failed, {self.skipped_scans} files unchanged"
@@ -137,6 +134,12 @@ class Progress:
         """Write a line of the JSON log, if that is wanted."""
         if self._as_json:
             sys.stderr.write(json.dumps({"time": round(time.time(), 3), "event": kind, **fields}) + "\n")
+
+    def _tell_failure(self, kind: str, path: str, page: int, error: str | None) -> None:
+        if self._as_json:
+            self.event(kind, path=path, page=page, error=error)
+        else:
+            self._say(f"{kind.replace('_', ' ')}: {path}, page {page}: {error}")
 
     def _say(self, text: str) -> None:
         words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -157,5 +160,5 @@ class Progress:
             self._last_line = now
             if self._as_json:
                 self.event("progress", done=self.done, failed=self.failed, skipped=self.skipped_scans)
-            elif self._speaks:
+            elif self._in_words:
                 self._say(f"{pages} pages, {rate}, {self.failed} failed, {self.skipped_scans} files unchanged")
