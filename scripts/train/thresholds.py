@@ -44,13 +44,15 @@ def main() -> None:
             network_input = detector.preprocess(SourceImage(pixels_bgr=image, name=page.image.name))
             with torch.inference_mode():
                 probability_map = detector.infer(network_input)
-            for binarize, score in grid:
+            for binarize in BINARIZE:
                 config = PostprocessConfig(
-                    binarize_threshold=binarize, score_threshold=score, unclip_ratio=CropSettings.unclip_ratio
+                    binarize_threshold=binarize, score_threshold=min(SCORES), unclip_ratio=CropSettings.unclip_ratio
                 )
                 found = detect_text(probability_map, network_input.image_size, config).instances
-                key = name, (binarize, score)
-                counts[key] = counts[key].plus(match(lines, [instance.polygon for instance in found]))
+                for score in SCORES:
+                    key = name, (binarize, score)
+                    kept = [instance.polygon for instance in found if instance.score >= score]
+                    counts[key] = counts[key].plus(match(lines, kept))
     means = {t: sum(counts[name, t].f_measure for name in sets) / len(sets) for t in grid}
     for binarize, score in sorted(grid, key=means.__getitem__):
         each = " ".join(f"{name} {counts[name, (binarize, score)].f_measure:.3f}" for name in sets)
