@@ -61,8 +61,8 @@ def test_shuffled_pieces_are_joined_to_the_lines_they_were_cut_from(counts: list
     pieces, wanted = [], []
     for row, count in enumerate(counts):
         top = 30.0 * row
-        for k in range(count):  # 20 wide, 3 apart, not all of the same height
-            pieces.append([23 * k, top + rng.uniform(0, 3), 23 * k + 20, top + 10])
+        # 20 wide, 3 apart, not all of the same height
+        pieces += [[23 * k, top + rng.uniform(0, 3), 23 * k + 20, top + 10] for k in range(count)]
         pieces.append([23 * count + 15, top, 23 * count + 40, top + 10])  # the next column
         wanted += [23 * count - 3, 23 * count + 40]
     joined = list(join_pieces(np.float32(pieces)[rng.permutation(len(pieces))]))

@@ -81,7 +81,7 @@ def join_pieces(boxes: npt.NDArray[np.float32]) -> Iterator[Box]:
     Args:
         boxes: shape (N, 4), left, top, right, bottom.
     """
-    waiting = [box for box in boxes[np.argsort(boxes[:, 0], kind="stable")]]
+    waiting = list(boxes[np.argsort(boxes[:, 0], kind="stable")])
     while waiting:
         line = waiting.pop(0)
         k = 0
