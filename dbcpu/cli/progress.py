@@ -135,7 +135,7 @@ class Progress:
         if self._as_json:
             sys.stderr.write(json.dumps({"time": round(time.time(), 3), "event": kind, **fields}) + "\n")
 
-    def _tell_failure(self, kind: str, path: str, page: int, error: str | None) -> None:
+    def _tell_failure(self, kind: str, path: object, page: object, error: object) -> None:
         if self._as_json:
             self.event(kind, path=path, page=page, error=error)
         else:
