@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("model_file", type=Path)
+    parser.add_argument("--average-with", type=Path, help="another checkpoint of the run: the mean of both is written")
     parser.add_argument("--binarize-threshold", type=float)
     parser.add_argument("--score-threshold", type=float)
     parser.add_argument(
@@ -41,6 +42,9 @@ def main() -> None:
     )
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
+    if arguments.average_with:
+        other = read_weights(arguments.average_with).tensors
+        kept = {n: (t.float() + other[n].float()) / 2 if t.is_floating_point() else t for n, t in kept.items()}
     tensors = {name: tensor.to(torch.float16) if tensor.ndim == 4 else tensor for name, tensor in kept.items()}
     require_finite(replace(weights, tensors=tensors))
     model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
