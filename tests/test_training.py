@@ -26,7 +26,7 @@ from scripts.train.sheet import Sheet
 from scripts.train.sources import CropReader, Source, split_pages
 from scripts.train.targets import draw_targets, offset_outline, shrink_distance, smooth_outline
 from scripts.train.trainer import Trainer, TrainSettings
-from scripts.train.truth import Line, PageFile, read_lines, write_lines
+from scripts.train.truth import Line, PageFile, read_lines, rectangle, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Change = Callable[[np.random.Generator, wear.Picture, list[Line]], tuple[wear.Picture, list[Line]]]
-
-
-def rectangle(x0: float, y0: float, x1: float, y1: float) -> npt.NDArray[np.float32]:
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
 
 
 def filled(polygon: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:

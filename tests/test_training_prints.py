@@ -80,6 +80,12 @@ def test_pages_are_drawn_from_the_documents_of_a_folder_and_damaged_ones_are_pas
         assert len(sheet.lines) == 6
 
 
+def test_a_folder_of_nothing_but_damaged_documents_is_given_up(tmp_path: Path):
+    (tmp_path / "damaged.pdf").write_bytes(PAGE[:40])
+    with pytest.raises(UsageError, match=rf"{tmp_path}.*lines of text"):
+        Documents(tmp_path).draw(np.random.default_rng(0))
+
+
 def test_folders_without_documents_or_photographs_are_named(tmp_path: Path):
     with pytest.raises(UsageError, match=rf"{tmp_path}.*\*\.pdf"):
         Documents(tmp_path)

@@ -20,7 +20,7 @@ from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
-from scripts.train.truth import Line, read_lines, write_lines
+from scripts.train.truth import Line, read_lines, rectangle, write_lines
 from scripts.train.wear import finish
 
 MIN_EXTENT = 4.0  # pixels: what is left of a line at the edge of a picture counts from here on
@@ -53,7 +53,7 @@ class PageMaker:
     Args:
         layouts: folder of `gt_*.txt` of Chinese pages.
         documents: folder of PDF files that carry their text, for the kind "print"; None makes none of that kind.
-        photographs: folder of pictures without text, behind every second sign; None draws what is behind them.
+        photographs: folder of pictures without text, behind two of three signs; None draws what is behind them.
     """
 
     def __init__(self, layouts: Path, documents: Path | None = None, photographs: Path | None = None) -> None:
@@ -98,7 +98,7 @@ def stamp(rng: np.random.Generator, sheet: Sheet) -> None:
         for stroke in np.arange(-0.6, 0.6, 0.12):
             a = (x + stroke * radius, y + row * 0.35 * radius)
             sheet.pen.line((*a, a[0] + rng.uniform(-6, 6), a[1] + rng.uniform(3, 9)), fill=colour, width=2)
-    sheet.ignore(np.float32([[place[0], place[1]], [place[2], place[1]], [place[2], place[3]], [place[0], place[3]]]))
+    sheet.ignore(rectangle(*place))
 
 
 def clip_lines(lines: list[Line], width: int, height: int) -> list[Line]:
@@ -128,13 +128,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
     parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
-    arguments = parser.parse_args()
     cv2.setNumThreads(1)
     try:
-        maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs)
+        fill_pool(parser.parse_args())
     except DbcpuError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def fill_pool(arguments: argparse.Namespace) -> None:
+    """Make the pages that are not there yet."""
+    maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs)
     for folder in ("images", "gts"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):

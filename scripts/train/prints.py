@@ -13,7 +13,7 @@ from pypdfium2 import raw
 
 from dbcpu.errors import UsageError
 from scripts.train.sheet import Sheet
-from scripts.train.truth import Line
+from scripts.train.truth import Line, rectangle
 
 Box = npt.NDArray[np.float32]  # (left, top, right, bottom) in pixels
 
@@ -21,6 +21,7 @@ SHORT_SIDES = (736, 1100)  # of a drawn page in pixels
 MIN_LINES = 4  # covers and logos teach nothing
 MIN_HEIGHT = 4.5  # pixels: the median of a page; where lines are lower, nobody could read them
 SAME_LINE = 0.5  # of the lower one's height, shared by two pieces of one line
+TRIES = 1000  # pages passed over before a folder is given up
 GAP = 0.8  # of the higher one's height, between two pieces of one line
 
 
@@ -35,13 +36,17 @@ class Documents:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._paths = sorted(folder.rglob("*.pdf"))
+        self._folder, self._paths = folder, sorted(folder.rglob("*.pdf"))
         if not self._paths:
             raise UsageError("no *.pdf in the folder of documents", where=folder)
 
     def draw(self, rng: np.random.Generator) -> Sheet:
-        """Return a page of a document, both drawn at random; a page that teaches nothing is passed over."""
-        while True:
+        """Return a page of a document, both drawn at random; a page that teaches nothing is passed over.
+
+        Raises:
+            UsageError: a thousand were passed over.
+        """
+        for _ in range(TRIES):
             try:
                 document = pypdfium2.PdfDocument(self._paths[rng.integers(len(self._paths))])
                 page = document[int(rng.integers(len(document)))]
@@ -52,6 +57,7 @@ class Documents:
             heights = [np.ptp(line.polygon[:, 1]) for line in sheet.lines if not line.ignored]
             if len(heights) >= MIN_LINES and np.median(heights) >= MIN_HEIGHT:
                 return sheet
+        raise UsageError(f"none of {TRIES} pages has lines of text that can be read", where=self._folder)
 
 
 def draw_page(page: pypdfium2.PdfPage, short_side: int) -> Sheet:
@@ -69,9 +75,9 @@ def draw_page(page: pypdfium2.PdfPage, short_side: int) -> Sheet:
     for box in join_pieces(boxes[inside & (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)]):
         if _has_ink(drawn, box):
             margin = 0.1 * (box[3] - box[1])
-            sheet.lines.append(Line(_corners(box + margin * np.float32([-1, -1, 1, 1])), "print"))
+            sheet.lines.append(Line(rectangle(*(box + margin * np.float32([-1, -1, 1, 1]))), "print"))
     for picture in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
-        sheet.ignore(_corners(np.float32(_flip(picture.get_bounds(), height)) * scale))
+        sheet.ignore(rectangle(*_flip(picture.get_bounds(), height)) * np.float32(scale))
     return sheet
 
 
@@ -106,11 +112,6 @@ def _flip(bounds: tuple[float, float, float, float], height: float) -> tuple[flo
     """Return left, top, right, bottom, y downwards, of PDF's left, bottom, right, top."""
     left, bottom, right, top = bounds
     return left, height - top, right, height - bottom
-
-
-def _corners(box: Box) -> npt.NDArray[np.float32]:
-    left, top, right, bottom = box
-    return np.float32([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
 def _has_ink(drawn: Image.Image, box: Box) -> bool:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from scripts.train.fonts import Face, open_font
-from scripts.train.truth import IGNORED, Line
+from scripts.train.truth import IGNORED, Line, rectangle
 
 Ink = tuple[int, int, int]
 BLACK: Ink = (20, 20, 20)
@@ -93,4 +93,4 @@ class Sheet:
         x0, y0 = np.maximum(sides[:, :2].min(axis=0) - margin, 0)
         x1, y1 = np.minimum(sides[:, 2:].max(axis=0) + margin, (self.width, self.height))
         if x1 - x0 > 3 and y1 - y0 > 3:
-            self.lines.append(Line(np.float32([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), text))
+            self.lines.append(Line(rectangle(x0, y0, x1, y1), text))

@@ -13,7 +13,7 @@ from dbcpu.errors import UsageError
 from scripts.train.fonts import FontShelf
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
-from scripts.train.truth import Line
+from scripts.train.truth import Line, rectangle
 from scripts.train.wear import Picture, clouds, photograph
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
@@ -134,7 +134,7 @@ def sign_page(
     for _ in range(rng.integers(1, 14)):
         sheet = _sign(rng, texts, shelf)
         matrix = _placement(rng, sheet, width, height)
-        ground = np.float32([[0, 0], [sheet.width, 0], [sheet.width, sheet.height], [0, sheet.height]])
+        ground = rectangle(0, 0, sheet.width, sheet.height)
         outline = cv2.perspectiveTransform(ground[None], matrix)[0]
         place = np.zeros_like(taken)
         cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
@@ -179,7 +179,7 @@ def _placement(rng: np.random.Generator, sheet: Sheet, width: int, height: int) 
     """Return the homography (3, 3) from the sheet's pixels to the scene's."""
     w, h = sheet.width, sheet.height
     fit = min(1.0, 0.9 * width / w, 0.9 * height / h)
-    corners = np.float32([[0, 0], [w, 0], [w, h], [0, h]])
+    corners = rectangle(0, 0, w, h)
     bent = corners * fit + rng.normal(0, 0.06, (4, 2)) * min(w, h) * fit
     angle = np.radians(rng.normal(0, 10))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

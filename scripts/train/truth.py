@@ -32,6 +32,11 @@ class Line:
         return self.text == IGNORED
 
 
+def rectangle(left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.float32]:
+    """Return the outline of an upright box, float32 (4, 2), clockwise from the top left."""
+    return np.float32([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
 def read_lines(path: Path) -> list[Line]:
     """Read a `gt_*.txt`: `x1,y1,...,xn,yn,text` a line, the last field always text.
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scripts.train.sheet import Sheet
-from scripts.train.truth import Line
+from scripts.train.truth import Line, rectangle
 
 Picture = npt.NDArray[np.float32]  # (H, W, 3) BGR, from 0 to 255
 PAPERS = ((250, 250, 250), (235, 243, 246), (205, 226, 236), (176, 208, 226), (150, 190, 215), (215, 215, 215))
@@ -105,7 +105,7 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
         left = rng.uniform(0.05, 0.22) * width
     top, bottom = rng.uniform(0.0, 0.1, 2) * height
     out_width, out_height = int(width + left + right), int(height + top + bottom)
-    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    corners = rectangle(0, 0, width, height)
     jitter = rng.normal(0, 0.012, (4, 2)).astype(np.float32) * np.float32([width, height])
     angle = np.radians(rng.normal(0, 1.2))
     turn = np.float32([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
