@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dbcpu.checkpoint.load import read_weights
 from dbcpu.errors import UsageError
 from dbcpu.geometry import Size
-from scripts.train import fonts, validate, wear
+from scripts.train import fonts, ship, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, cut_crop
 from scripts.train.curve import draw_curve
@@ -264,6 +264,31 @@ def test_a_finished_sheet_keeps_its_ink_within_its_outlines():
         assert picture[inside].mean() < picture[ring > 0].mean()
 
 
+def test_a_sheet_below_shows_through_fainter_than_ink_and_adds_no_line():
+    visible = 0
+    for seed in range(8):
+        sheet, below = Sheet(300, 400), Sheet(280, 420)
+        sheet.pen.rectangle((60, 50, 240, 100), fill=(0, 0, 0))
+        sheet.lines.append(Line(rectangle(60, 50, 240, 100)))
+        below.pen.rectangle((60, 250, 240, 300), fill=(0, 0, 0))
+        below.lines.append(Line(rectangle(60, 250, 240, 300)))
+        paper = np.full((400, 300, 3), 240, np.float32)
+        page = wear.print_on(np.random.default_rng(seed), paper, sheet, below)
+        ink, seen = page[60:90, 80:220].mean(), page[270:280, 100:200].mean()
+        assert seen - ink > 0.2 * 240
+        visible += seen < page[200:230, 100:200].mean() - 4
+        assert len(wear.finish(np.random.default_rng(seed), sheet, below)[1]) == 1
+    assert visible >= 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dirt_darkens_part_of_a_page_and_leaves_the_rest(seed: int):
+    page = np.full((400, 300, 3), 240, np.float32)
+    dirty = wear.speckle(np.random.default_rng(seed), page)
+    assert set(np.unique(dirty)) <= {240, dirty.min()}
+    assert (dirty == 240).mean() > 0.5
+
+
 def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):
@@ -352,6 +377,26 @@ def test_saved_weights_are_read_by_the_product_and_by_the_next_run(bars: Path, t
     assert weights.config.model.backbone == "resnet18"
     assert not weights.config.model.deformable
     assert trainer.start_from(tmp_path / "last") == []
+
+
+def test_the_mean_of_two_checkpoints_is_shipped_and_another_network_refused(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    networks = {"a": {}, "b": {"seed": 1}, "other": {"deformable": True}}
+    for name, settings in networks.items():
+        write_weights(tmp_path / name, make_trainer(bars, **settings)[0].model.state_dict())
+    model_file, name = tmp_path / "model.safetensors", "backbone.layer1.0.conv1.weight"
+    command = ["ship", str(tmp_path / "a"), str(model_file), "--average-with"]
+    monkeypatch.setattr("sys.argv", [*command, str(tmp_path / "b")])
+    ship.main()
+    first, second, shipped = (read_weights(path).tensors[name] for path in (tmp_path / "a", tmp_path / "b", model_file))
+    assert torch.allclose(shipped.float(), (first + second) / 2, atol=1e-3)
+    assert not torch.allclose(shipped.float(), first, atol=1e-2)
+
+    monkeypatch.setattr("sys.argv", ["ship", str(tmp_path / "other"), *command[2:], str(tmp_path / "b")])
+    with pytest.raises(SystemExit, match="2"):
+        ship.main()
+    assert "b: of another network: no backbone.layer2.0.conv2_offset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("deformable_first", [False, True])

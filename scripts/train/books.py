@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -98,7 +99,8 @@ def typescript(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Shee
     ink = dark_ink(rng) if rng.random() < 0.8 else (60, 40, 150)
     pitch, left = size * rng.uniform(1.15, 2.4), rng.uniform(0.08, 0.3) * width
     y, right = rng.uniform(0.04, 0.2) * height, width * rng.uniform(0.88, 0.97)
-    while y < height * 0.93:
+    bottom = height * (0.93 if rng.random() < 0.75 else rng.uniform(0.2, 0.9))
+    while y < bottom:
         draw = rng.random()
         if draw < 0.12:
             text = texts.phrase(rng, 1, 3).upper()
@@ -150,23 +152,30 @@ def vertical_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> S
     face = shelf.pick(("cjk_print", "cjk_brush", "cjk_brush")[rng.integers(3)], rng)
     ink = dark_ink(rng) if rng.random() < 0.9 else (150, 30, 20)
     kana = (0.0, 0.0, 0.6, 0.75)[rng.integers(4)]
-    size = int(rng.integers(13, 40)) if rng.random() < 0.85 else int(rng.integers(40, 75))
-    column = size * rng.uniform(1.1, 2.1)
+    size = int(rng.integers(13, 40)) if rng.random() < 0.7 else int(rng.integers(40, 85))
+    column = size * rng.uniform(1.1, 2.1 if size < 40 else 1.5)
     frame, rules = rng.random() < 0.65, rng.random() < 0.55
     pitch = size * rng.uniform(0.88, 1.25)
     if rng.random() < 0.15:  # set wide, as in titles, tables and large manuscript hands
         pitch = size * rng.uniform(1.25, 1.9)
+    cells = int(rng.integers(2, 8)) if rng.random() < 0.12 else 1  # tables: rules from side to side part the columns
+    noted = rng.choice([0.05, 0.25, 0.7])  # of the columns, with notes
     middle = width / 2
     for left, right in ((0.0, middle), (middle, float(width))) if double else ((0.0, float(width)),):
         x0, x1 = left + rng.uniform(0.05, 0.12) * (right - left), right - rng.uniform(0.05, 0.12) * (right - left)
         top, bottom = rng.uniform(0.06, 0.16) * height, height * rng.uniform(0.86, 0.95)
         if frame:
             sheet.box(x0, top, x1, bottom, int(rng.integers(1, 5)), ink)
+        cuts = [top, *np.sort(rng.uniform(top, bottom, cells - 1)), bottom]
+        for cut in cuts[1:-1]:
+            sheet.rule(x0, cut, x1, cut, int(rng.integers(1, 3)), ink)
         x = x1 - column / 2
         while x - column / 2 >= x0:
             if rules:
                 sheet.rule(x - column / 2, top, x - column / 2, bottom, 1, ink)
-            _fill_vertical(sheet, rng, texts, face, (x, top + 0.3 * size, bottom - 0.2 * size), size, pitch, ink, kana)
+            for high, low in pairwise(cuts):
+                place = (x, high + 0.3 * size, low - 0.2 * size)
+                _fill_vertical(sheet, rng, texts, face, place, size, pitch, ink, kana, noted)
             x -= column
     return sheet
 
@@ -181,26 +190,34 @@ def _fill_vertical(
     pitch: float,
     ink: Ink,
     kana: float,
+    noted: float,
 ) -> None:
-    """Fill one column `place` (centre x, top, bottom): empty, short, full, in pieces, or ending in a double note."""
+    """Fill one column `place` (centre x, top, bottom): empty, short, full, in pieces, or with double notes."""
     x, top, bottom = place
-    draw = rng.random()
-    if draw < 0.06:
+    if rng.random() < 0.06:
         return
     y = top + (pitch * int(rng.integers(1, 5)) if rng.random() < 0.2 else 0)
     room = int((bottom - y) / pitch)
     if room < 1:
         return
-    if draw < 0.3 and size > 20 and room > 8:  # a note: two half-size columns under a short text
-        head = int(rng.integers(1, room // 2))
-        y = sheet.write_down(x, y, texts.han(rng, head, face, kana), face, size, pitch, ink, 0.03) + 0.3 * size
-        half, count = size // 2, int((bottom - y) / (pitch / 2))
-        count = int(rng.integers(1, count + 1)) if count > 1 else 1
-        for side in (0.27, -0.27):
-            note = texts.han(rng, count, face, kana)
-            sheet.write_down(x + side * size, y, note, face, half, pitch / 2, ink)
+    if rng.random() < noted and size > 20 and room > 3:  # texts and notes in two half-size columns by turns
+        half = size // 2
+        while room >= 1:
+            head = int(rng.integers(1, min(room, 9) + 1))
+            y = sheet.write_down(x, y, texts.han(rng, head, face, kana), face, size, pitch, ink, 0.03) + 0.2 * size
+            left = int((bottom - y) / (pitch / 2))
+            if left < 1:
+                break
+            count = int(rng.integers(1, left + 1 if rng.random() < 0.3 else min(left, 8) + 1))
+            for side in (0.27, -0.27):
+                note = texts.han(
+                    rng, count if side > 0 else int(rng.integers(max(count - 1, 1), count + 1)), face, kana
+                )
+                sheet.write_down(x + side * size, y, note, face, half, pitch / 2, ink)
+            y += count * pitch / 2 + 0.2 * size
+            room = int((bottom - y) / pitch)
         return
-    count = room if draw > 0.5 else int(rng.integers(1, room + 1))
+    count = room if rng.random() < 0.7 else int(rng.integers(1, room + 1))
     y = sheet.write_down(x, y, texts.han(rng, count, face, kana), face, size, pitch, ink, 0.04)
     left = int((bottom - y) / pitch)
     if left > 4 and rng.random() < 0.3:  # a second piece after a gap

@@ -45,6 +45,7 @@ SHARES = {
     "sign": 0.15,
     "print": 0.2,
 }
+SEEN_THROUGH = {"typescript": 0.5}  # share of the sheets through which another one shows: carbon copies are thin
 
 
 class PageMaker:
@@ -83,7 +84,8 @@ class PageMaker:
         sheet = SHEETS[kind](rng, self._texts, self._shelf)
         if rng.random() < 0.1:
             stamp(rng, sheet)
-        return finish(rng, sheet)
+        below = SHEETS[kind](rng, self._texts, self._shelf) if rng.random() < SEEN_THROUGH.get(kind, 0.1) else None
+        return finish(rng, sheet, below)
 
 
 def stamp(rng: np.random.Generator, sheet: Sheet) -> None:

@@ -8,14 +8,17 @@ Convolutions are stored in float16, half the size; batch norms, a few kilobytes,
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dbcpu.checkpoint.load import read_weights, require_finite
 from dbcpu.checkpoint.native import write_model_file
 from dbcpu.config import ModelConfig
+from dbcpu.errors import DbcpuError, UsageError
 from dbcpu.overrides import apply_overrides
 from scripts.train.crops import CropSettings
 
@@ -31,6 +34,15 @@ def main() -> None:
         "--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="the inverse of the training's shrinking"
     )
     arguments = parser.parse_args()
+    try:
+        ship(arguments)
+    except DbcpuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
+
+
+def ship(arguments: argparse.Namespace) -> None:
     weights = read_weights(arguments.checkpoint)
     config = apply_overrides(
         weights.config,
@@ -43,14 +55,24 @@ def main() -> None:
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
     if arguments.average_with:
-        other = read_weights(arguments.average_with).tensors
-        kept = {n: (t.float() + other[n].float()) / 2 if t.is_floating_point() else t for n, t in kept.items()}
+        kept = average_tensors(kept, read_weights(arguments.average_with).tensors, arguments.average_with)
     tensors = {name: tensor.to(torch.float16) if tensor.ndim == 4 else tensor for name, tensor in kept.items()}
     require_finite(replace(weights, tensors=tensors))
     model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
     origin = replace(weights.origin, file_name="trained by scripts/train", dropped=())
     write_model_file(arguments.model_file, tensors, replace(config, model=model), origin, replace=True)
-    print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
+
+
+def average_tensors(tensors: dict[str, Tensor], others: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """Return the mean of tensors of the same names in float32; counters stay as they are.
+
+    Raises:
+        UsageError: one has no counterpart of its shape in `others`, which came from `where`.
+    """
+    for name, tensor in tensors.items():
+        if name not in others or others[name].shape != tensor.shape:
+            raise UsageError(f"of another network: no {name} of shape {list(tensor.shape)}", where=where)
+    return {n: (t.float() + others[n].float()) / 2 if t.is_floating_point() else t for n, t in tensors.items()}
 
 
 if __name__ == "__main__":

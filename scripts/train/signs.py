@@ -117,96 +117,151 @@ def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Plac
 SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
 
 
+def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: int, width: int) -> Picture:
+    """Return a plain ground, most often a light one, with some cuts of photographs on it."""
+    ground = rng.uniform(200, 255, 3) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
+    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] * np.ones((1, width, 1), np.float32)
+    scene = (ground + ramp * rng.normal(0, 30, 3)).astype(np.float32)
+    for _ in range(rng.integers(1, 4)):
+        h, w = (rng.uniform(0.2, 0.8, 2) * (height, width)).astype(int)
+        top, left = rng.integers(height - h), rng.integers(width - w)
+        piece = cut_photograph(rng, photographs[rng.integers(len(photographs))], int(h), int(w))
+        cut = np.ones((h, w), np.uint8)
+        if rng.random() < 0.6:
+            centre, axes = (int(w) // 2, int(h) // 2), (int(w) // 2, int(h) // 2)
+            cut = cv2.ellipse(np.zeros((h, w), np.uint8), centre, axes, 0, 0, 360, 1, -1).astype(np.uint8)
+        place = scene[top : top + h, left : left + w]
+        place[cut > 0] = piece[cut > 0]
+    return scene
+
+
 def sign_page(
     rng: np.random.Generator, texts: Texts, shelf: FontShelf, photographs: Sequence[Path] = ()
 ) -> tuple[npt.NDArray[np.uint8], list[Line]]:
-    """Return a picture, uint8 (H, W, 3) BGR, with some signs of one to four lines, and their lines.
+    """Return a picture, uint8 (H, W, 3) BGR, with some signs of one to six lines, and their lines.
 
-    Two of three are written over one of the photographs, where there are any, and the others over a drawn scene.
+    Where there are photographs, four of ten are written over one, three on an advertisement, the others over a drawn
+    scene; advertisements and some others stand upright.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
-    if photographs and rng.random() < 0.67:
+    draw = rng.random() if photographs else 1.0
+    if draw < 0.4:
         scene = cut_photograph(rng, photographs[rng.integers(len(photographs))], height, width)
+    elif draw < 0.7:
+        scene = make_advert(rng, photographs, height, width)
     else:
         scene = make_background(rng, height, width)
+    upright = 0.4 <= draw < 0.7 or rng.random() < 0.3
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
-    for _ in range(rng.integers(1, 14)):
-        sheet = _sign(rng, texts, shelf)
-        matrix = _placement(rng, sheet, width, height)
-        ground = rectangle(0, 0, sheet.width, sheet.height)
-        outline = cv2.perspectiveTransform(ground[None], matrix)[0]
+    for _ in range(rng.integers(2, 32)):
+        sheet, size = _sign(rng, texts, shelf)
+        matrix = _placement(rng, sheet, width, height, upright)
+        outline = _outline(sheet, matrix)
         place = np.zeros_like(taken)
         cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
         inside = (outline >= 0).all() and (outline < (width, height)).all()
         if (taken & place).any() or not (inside or rng.random() < 0.3):
             continue
         taken |= place
-        _paint(rng, scene, sheet, matrix)
+        _paint(rng, scene, sheet, size, matrix)
         lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
     return photograph(rng, scene), lines
 
 
-def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
-    """Return a small sheet, just large enough for its lines."""
+def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
+    """Return a small sheet, just large enough for its lines, and the size of its smallest characters."""
     size = int(rng.choice([11, 14, 18, 24, 32, 44, 60, 90, 130]) * rng.uniform(0.8, 1.25))
     family = ("sans", "display", "serif", "hand", "cjk_print", "cjk_brush")[rng.integers(6)]
     face = shelf.pick(family, rng)
-    han = family.startswith("cjk")
+    han, capitals = family.startswith("cjk"), rng.random() < 0.35
 
     def text() -> str:
         if han:
             return texts.han(rng, int(rng.integers(2, 9)), face, 0.2)
-        return texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 3)
+        drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 3)
+        return drawn.upper() if capitals else drawn
 
-    rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4]))]
+    rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]))]
     pad = size * rng.uniform(0.15, 0.6)
     if han and rng.random() < 0.35:
         sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
         for number, row in enumerate(rows):
             sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
-        return sheet
-    widest = max(Sheet(1, 1).text_width(row, face, size) for row in rows)
-    pitch = size * 1.35
-    sheet = Sheet(int(widest + 2 * pad), int(len(rows) * pitch + 2 * pad))
-    for number, row in enumerate(rows):
-        x = pad + (rng.uniform(0, widest - sheet.text_width(row, face, size)) if rng.random() < 0.3 else 0)
-        sheet.write(x, pad + number * pitch, row, face, size)
-    return sheet
+        return sheet, size
+    sizes = [size] * len(rows)
+    if len(rows) > 1 and rng.random() < 0.5:  # a headline
+        sizes[0] = int(size * rng.uniform(1.4, 3))
+    spacing = rng.uniform(0.1, 0.6) if rng.random() < 0.15 else 0.0
+    widths = [Sheet(1, 1).text_width(row, face, big, big * spacing) for row, big in zip(rows, sizes, strict=True)]
+    leading, aligned = rng.uniform(1.15, 1.6), rng.choice([0.0, 0.0, 0.5, 1.0])
+    sheet = Sheet(int(max(widths) + 2 * pad), int(sum(sizes) * leading + 2 * pad))
+    y = pad
+    for row, big, wide in zip(rows, sizes, widths, strict=True):
+        sheet.write(pad + (max(widths) - wide) * aligned, y, row, face, big, spacing=big * spacing)
+        y += big * leading
+    return sheet, size
 
 
-def _placement(rng: np.random.Generator, sheet: Sheet, width: int, height: int) -> npt.NDArray[np.float64]:
+def _placement(
+    rng: np.random.Generator, sheet: Sheet, width: int, height: int, upright: bool
+) -> npt.NDArray[np.float64]:
     """Return the homography (3, 3) from the sheet's pixels to the scene's."""
     w, h = sheet.width, sheet.height
     fit = min(1.0, 0.9 * width / w, 0.9 * height / h)
     corners = rectangle(0, 0, w, h)
-    bent = corners * fit + rng.normal(0, 0.06, (4, 2)) * min(w, h) * fit
-    angle = np.radians(rng.normal(0, 10))
+    bent = corners * fit + rng.normal(0, 0.005 if upright else 0.06, (4, 2)) * min(w, h) * fit
+    angle = np.radians(rng.normal(0, 1 if upright else 10))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height])
     target = (bent - bent.mean(axis=0)) @ turn.T + centre
     return np.asarray(cv2.getPerspectiveTransform(corners, target.astype(np.float32)), np.float64)
 
 
-def _paint(rng: np.random.Generator, scene: Picture, sheet: Sheet, matrix: npt.NDArray[np.float64]) -> None:
-    """Paint the sheet's ink into the scene, in a colour that can be told from the ground, at times on a panel."""
-    height, width = scene.shape[:2]
+def _outline(sheet: Sheet, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the sheet's corners, float32 (4, 2), in the scene."""
+    corners = rectangle(0, 0, sheet.width, sheet.height)
+    return np.asarray(cv2.perspectiveTransform(corners[None], matrix)[0], np.float32)
+
+
+def _paint(rng: np.random.Generator, scene: Picture, sheet: Sheet, size: int, matrix: npt.NDArray[np.float64]) -> None:
+    """Paint the sheet's ink into the scene, in colours that can be told from the ground, at times on a panel.
+
+    Letters may be of two colours, outlined, with a shadow, out of focus.
+    """
+    outline = _outline(sheet, matrix)
+    left, top = np.maximum(outline.min(axis=0) - 8, 0).astype(int)
+    right, bottom = np.minimum(outline.max(axis=0) + 8, scene.shape[1::-1]).astype(int)
+    place = scene[top:bottom, left:right]
+    shape = (int(right - left), int(bottom - top))
+    matrix = np.float64([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
     ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
-    cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, (width, height), flags=cv2.INTER_AREA)
-    panel = cv2.warpPerspective(np.ones_like(ink), matrix, (width, height)) > 0.5
+    cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, shape, flags=cv2.INTER_AREA)
+    panel = cv2.warpPerspective(np.ones_like(ink), matrix, shape) > 0.5
+    down = np.linspace(0, 1, shape[1], dtype=np.float32)[:, None, None]
     if rng.random() < 0.5:
-        scene[panel] = scene[panel] * 0.1 + 0.9 * rng.uniform(0, 255, 3).astype(np.float32)
-    ground = float(scene[panel].mean()) if panel.any() else 128.0
-    contrast = rng.uniform(55, 200)
-    level = (
-        ground + contrast
-        if ground + contrast < 255 and (rng.random() < 0.5 or ground < contrast)
-        else ground - contrast
-    )
+        colours = rng.uniform(0, 255, 3) + down * (rng.normal(0, 40, 3) if rng.random() < 0.3 else np.zeros(3))
+        plain = (colours * np.ones((1, shape[0], 1))).astype(np.float32)
+        opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
+        place[panel] = place[panel] * (1 - opaque) + plain[panel] * opaque
+    ground = float(place[panel].mean()) if panel.any() else 128.0
+    contrast = rng.uniform(40, 200)
+    brighter = ground + contrast < 255 and (rng.random() < 0.5 or ground < contrast)
+    level = ground + contrast if brighter else ground - contrast
     colour = np.clip(level + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
-    if rng.random() < 0.15:  # an outlined or shaded letter
-        shade = cv2.dilate(cover, np.ones((3, 3), np.uint8))
-        scene *= 1 - shade[..., None]
-        scene += shade[..., None] * (255 - colour)
-    scene *= 1 - cover[..., None]
-    scene += cover[..., None] * colour
+    if rng.random() < 0.3:  # an outlined letter
+        reach = 1 + 2 * int(rng.integers(1, max(size // 14, 1) + 1))
+        _cover(place, cv2.dilate(cover, np.ones((reach, reach), np.uint8)), 255 - colour)
+    if rng.random() < 0.2:  # its shadow
+        far = rng.integers(1, max(size // 10, 2) + 1, 2)
+        shadow = cv2.GaussianBlur(np.roll(cover, far, axis=(0, 1)), (0, 0), rng.uniform(0.5, 2))
+        _cover(place, shadow * np.float32(rng.uniform(0.3, 1)), np.zeros(3, np.float32))
+    if rng.random() < 0.25:
+        cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.5, max(0.05 * size, 0.6)))
+    shades = rng.normal(0, 35, 3) if rng.random() < 0.25 else np.zeros(3)
+    _cover(place, cover, np.clip(colour + down * shades, 0, 255))
+
+
+def _cover(place: Picture, share: npt.NDArray[np.floating], colours: npt.NDArray[np.floating]) -> None:
+    """Mix colours, which broadcast against (H, W, 3), into a place, as far as `share` (H, W) says."""
+    place += share[..., None] * (colours - place)

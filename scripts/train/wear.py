@@ -39,8 +39,8 @@ def make_paper(rng: np.random.Generator, height: int, width: int) -> Picture:
     return paper
 
 
-def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet) -> Picture:
-    """Return the paper with the sheet's ink on it, faded, spread, its own mirror image showing through."""
+def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Sheet | None = None) -> Picture:
+    """Return the paper with the sheet's ink on it, faded, spread; its other side or the sheet `below` shows through."""
     ink = 1 - sheet.pixels().astype(np.float32) / 255
     height, width = ink.shape[:2]
     if rng.random() < 0.5:
@@ -55,11 +55,21 @@ def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet) -> Picture:
     if not faint and rng.random() < 0.4:  # worn type and coarse paper
         cover *= np.clip(1.1 + clouds(rng, height, width, 3) * rng.uniform(0, 0.4), 0, 1)
     ink *= cover[..., None]
-    if rng.random() < 0.3:
-        back = np.roll(ink[:, ::-1], rng.integers(-40, 40, 2), axis=(0, 1)).mean(axis=2, keepdims=True)
-        back = cv2.GaussianBlur(back, (0, 0), rng.uniform(0.8, 3))[..., None] * rng.uniform(0.06, 0.28)
-        ink = np.maximum(ink, back)
-    return paper * np.clip(1 - ink, 0, 1)
+    if below:
+        seen = 1 - cv2.resize(below.pixels(), (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        ink = _show_through(rng, ink, seen, rng.uniform(0.3, 1.5), rng.uniform(0.03, 0.16))
+    elif rng.random() < 0.3:
+        ink = _show_through(rng, ink, ink[:, ::-1], rng.uniform(0.8, 3), rng.uniform(0.06, 0.28))
+    page = paper * np.clip(1 - ink, 0, 1)
+    if not faint and rng.random() < 0.12:  # scanned in black and white, at a level that keeps all but faint ink
+        level = np.median(page) * rng.uniform(0.72, 0.85)
+        page = np.repeat(np.where(page.mean(axis=2, keepdims=True) < level, 0, 255), 3, axis=2).astype(np.float32)
+    return np.asarray(page, np.float32)
+
+
+def _show_through(rng: np.random.Generator, ink: Picture, other: Picture, blur: float, strength: float) -> Picture:
+    moved = np.roll(other, rng.integers(-40, 40, 2), axis=(0, 1)).mean(axis=2, keepdims=True)
+    return np.maximum(ink, cv2.GaussianBlur(moved, (0, 0), blur)[..., None] * np.float32(strength))
 
 
 def densify(polygon: npt.NDArray[np.float32], step: float) -> npt.NDArray[np.float32]:
@@ -160,9 +170,31 @@ def photograph(rng: np.random.Generator, picture: Picture) -> npt.NDArray[np.uin
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def finish(rng: np.random.Generator, sheet: Sheet) -> tuple[npt.NDArray[np.uint8], list[Line]]:
-    """Return the picture of a written sheet, uint8 (H, W, 3) BGR, and its lines in the picture's pixels."""
-    picture, lines = print_on(rng, make_paper(rng, sheet.height, sheet.width), sheet), sheet.lines
+def speckle(rng: np.random.Generator, picture: Picture) -> Picture:
+    """Return the page with dirt: specks in a part of it, and blots along an edge, as of copies and old prints."""
+    height, width = picture.shape[:2]
+    dirt = np.zeros((height, width), bool)
+    if rng.random() < 0.7:
+        place = clouds(rng, height, width, 150) > rng.uniform(-1, 1.5)
+        dirt |= place & (clouds(rng, height, width, int(rng.integers(1, 3))) > rng.uniform(1.8, 3.0))
+    if rng.random() < 0.5:
+        across = np.abs(np.linspace(-1, 1, width, dtype=np.float32)[None] * np.ones((height, 1), np.float32))
+        if rng.random() < 0.5:
+            across = np.abs(np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.ones((1, width), np.float32))
+        dirt |= clouds(rng, height, width, int(rng.integers(4, 40))) > (1 - across) * rng.uniform(15, 50) + 0.3
+    return np.where(dirt[..., None], picture * np.float32(rng.uniform(0, 0.5)), picture)
+
+
+def finish(
+    rng: np.random.Generator, sheet: Sheet, below: Sheet | None = None
+) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    """Return the picture of a written sheet, uint8 (H, W, 3) BGR, and its lines in the picture's pixels.
+
+    What is written on the sheet `below` shows through thin paper, legible and without being a line.
+    """
+    picture, lines = print_on(rng, make_paper(rng, sheet.height, sheet.width), sheet, below), sheet.lines
+    if rng.random() < 0.2:
+        picture = speckle(rng, picture)
     if rng.random() < 0.35:
         picture, lines = curl(rng, picture, lines)
     if rng.random() < 0.5:
