@@ -1,4 +1,4 @@
-"""Draw what the default model finds on parts of four pages: the pictures of the README, into tests/data/overlays.
+"""Draw what the default model finds on parts of pages: the README's pictures, and the model card's of its failures.
 
 python -m scripts.draw_overlays ../shared
 """
@@ -29,12 +29,14 @@ class Part(NamedTuple):
 
 def parts(data: Path) -> dict[str, Part]:
     """Return the parts by the names of their pictures, pages from the shared folder `data`."""
-    books = data / "test/ndl_docl/images"
+    books, typescripts = data / "test/ndl_docl/images", data / "test/tapuscorpus/images"
     return {
         "japanese_book": Part(books / "tugidigi_2544473_05.jpg", (82, 160, 842, 1010), 0.75),
         "japanese_manuscript": Part(books / "kotenseki_3508165_10.jpg", (61, 120, 861, 1020), 0.7),
         "receipt": Part(data / "test/sroie/images/012.jpg", (0, 0, 741, 760), 0.75),
         "typescript": Part(ROOT / "tests/data/sample.jpg", (0, 0, 633, 740), 0.85),
+        "failure_large": Part(typescripts / "12148btv1b525062_0_4a125_default.jpg", (0, 0, 1600, 660), 0.45),
+        "failure_by_hand": Part(typescripts / "12148btv1b525026_9_04276_default.jpg", (150, 380, 1050, 980), 0.75),
     }
 
 

@@ -154,7 +154,8 @@ def vertical_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> S
     kana = (0.0, 0.0, 0.6, 0.75)[rng.integers(4)]
     size = int(rng.integers(13, 40)) if rng.random() < 0.7 else int(rng.integers(40, 85))
     column = size * rng.uniform(1.1, 2.1 if size < 40 else 1.5)
-    frame, rules = rng.random() < 0.65, rng.random() < 0.55
+    frame, rules = rng.random() < 0.65, rng.random() < 0.6
+    breaks = rng.uniform(0.1, 0.9) if rng.random() < 0.5 else 0.0  # of the rules, where the block did not print
     pitch = size * rng.uniform(0.88, 1.25)
     if rng.random() < 0.15:  # set wide, as in titles, tables and large manuscript hands
         pitch = size * rng.uniform(1.25, 1.9)
@@ -172,12 +173,25 @@ def vertical_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> S
         x = x1 - column / 2
         while x - column / 2 >= x0:
             if rules:
-                sheet.rule(x - column / 2, top, x - column / 2, bottom, 1, ink)
+                _worn_rule(sheet, rng, x - column / 2, top, bottom, breaks, ink)
             for high, low in pairwise(cuts):
                 place = (x, high + 0.3 * size, low - 0.2 * size)
                 _fill_vertical(sheet, rng, texts, face, place, size, pitch, ink, kana, noted)
             x -= column
     return sheet
+
+
+def _worn_rule(
+    sheet: Sheet, rng: np.random.Generator, x: float, top: float, bottom: float, breaks: float, ink: Ink
+) -> None:
+    """Draw a vertical rule of which a share of `breaks` is missing, in pieces from dots to long strokes."""
+    y, piece = top, 10 ** rng.uniform(0.3, 2.0)
+    while y < bottom and breaks:
+        end = y + rng.exponential(piece) + 1
+        sheet.rule(x, y, x, min(end, bottom), 1, ink)
+        y = end + rng.exponential(piece) * breaks / (1 - breaks) + 1
+    if not breaks:
+        sheet.rule(x, top, x, bottom, 1, ink)
 
 
 def _fill_vertical(
