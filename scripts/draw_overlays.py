@@ -1,4 +1,4 @@
-"""Draw what the default model finds on parts of pages: the README's pictures, and the model card's of its failures.
+"""Draw what the default model finds on parts of pages, into tests/data/overlays: pictures of README and model card.
 
 python -m scripts.draw_overlays ../shared
 """

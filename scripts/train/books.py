@@ -186,12 +186,13 @@ def _worn_rule(
 ) -> None:
     """Draw a vertical rule of which a share of `breaks` is missing, in pieces from dots to long strokes."""
     y, piece = top, 10 ** rng.uniform(0.3, 2.0)
-    while y < bottom and breaks:
+    if not breaks:
+        sheet.rule(x, top, x, bottom, 1, ink)
+        return
+    while y < bottom:
         end = y + rng.exponential(piece) + 1
         sheet.rule(x, y, x, min(end, bottom), 1, ink)
         y = end + rng.exponential(piece) * breaks / (1 - breaks) + 1
-    if not breaks:
-        sheet.rule(x, top, x, bottom, 1, ink)
 
 
 def _fill_vertical(
@@ -223,10 +224,8 @@ def _fill_vertical(
             if left < 1:
                 break
             count = int(rng.integers(1, left + 1 if rng.random() < 0.3 else min(left, 8) + 1))
-            for side in (0.27, -0.27):
-                note = texts.han(
-                    rng, count if side > 0 else int(rng.integers(max(count - 1, 1), count + 1)), face, kana
-                )
+            for side, fewest in ((0.27, count), (-0.27, max(count - 1, 1))):
+                note = texts.han(rng, int(rng.integers(fewest, count + 1)), face, kana)
                 sheet.write_down(x + side * size, y, note, face, half, pitch / 2, ink)
             y += count * pitch / 2 + 0.2 * size
             room = int((bottom - y) / pitch)

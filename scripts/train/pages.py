@@ -6,7 +6,6 @@ python -m scripts.train.pages --out POOL --layouts ../shared/data/layouts --coun
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dbcpu.errors import DbcpuError, UsageError
+from dbcpu.errors import UsageError
 from scripts.train import books, forms, signs
+from scripts.train.command import errors_told
 from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
 from scripts.train.sheet import Sheet
@@ -121,6 +121,7 @@ def write_page(folder: Path, name: str, picture: npt.NDArray[np.uint8], lines: l
     write_lines(folder / "gts" / f"gt_{name}.txt", lines)
 
 
+@errors_told()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
@@ -131,11 +132,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
     parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
     cv2.setNumThreads(1)
-    try:
-        fill_pool(parser.parse_args())
-    except DbcpuError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    fill_pool(parser.parse_args())
 
 
 def fill_pool(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ Convolutions are stored in float16, half the size; batch norms, a few kilobytes,
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +17,13 @@ from torch import Tensor
 from dbcpu.checkpoint.load import read_weights, require_finite
 from dbcpu.checkpoint.native import write_model_file
 from dbcpu.config import ModelConfig
-from dbcpu.errors import DbcpuError, UsageError
+from dbcpu.errors import UsageError
 from dbcpu.overrides import apply_overrides
+from scripts.train.command import errors_told
 from scripts.train.crops import CropSettings
 
 
+@errors_told()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -34,15 +35,6 @@ def main() -> None:
         "--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="the inverse of the training's shrinking"
     )
     arguments = parser.parse_args()
-    try:
-        ship(arguments)
-    except DbcpuError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
-
-
-def ship(arguments: argparse.Namespace) -> None:
     weights = read_weights(arguments.checkpoint)
     config = apply_overrides(
         weights.config,
@@ -61,6 +53,7 @@ def ship(arguments: argparse.Namespace) -> None:
     model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
     origin = replace(weights.origin, file_name="trained by scripts/train", dropped=())
     write_model_file(arguments.model_file, tensors, replace(config, model=model), origin, replace=True)
+    print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
 
 
 def average_tensors(tensors: dict[str, Tensor], others: dict[str, Tensor], where: Path) -> dict[str, Tensor]:

@@ -53,6 +53,11 @@ def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int
     return np.asarray(scene[..., rng.permutation(3)] * rng.uniform(0.6, 1.2), np.float32)
 
 
+def _ramp(height: int) -> Picture:
+    """Return 0 at the top to 1 at the bottom, float32 (height, 1, 1)."""
+    return np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+
+
 def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
     saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
@@ -61,7 +66,7 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> Pictur
         drawn = rng.uniform(0, 255, 3)
         return (drawn.mean() + (drawn - drawn.mean()) * saturation).astype(np.float32)
 
-    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    ramp = _ramp(height)
     scene = np.repeat(colour() * (1 - ramp) + colour() * ramp, width, axis=1)
     for cell in (200, 40, 8):
         tint = rng.uniform(0, 25) * (1 - saturation) + rng.uniform(0, 25, 3) * saturation
@@ -120,16 +125,15 @@ SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
 def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: int, width: int) -> Picture:
     """Return a plain ground, most often a light one, with some cuts of photographs on it."""
     ground = rng.uniform(200, 255, 3) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
-    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None] * np.ones((1, width, 1), np.float32)
-    scene = (ground + ramp * rng.normal(0, 30, 3)).astype(np.float32)
+    scene = np.repeat((ground + _ramp(height) * rng.normal(0, 30, 3)).astype(np.float32), width, axis=1)
     for _ in range(rng.integers(1, 4)):
-        h, w = (rng.uniform(0.2, 0.8, 2) * (height, width)).astype(int)
+        h, w = (int(side) for side in rng.uniform(0.2, 0.8, 2) * (height, width))
         top, left = rng.integers(height - h), rng.integers(width - w)
-        piece = cut_photograph(rng, photographs[rng.integers(len(photographs))], int(h), int(w))
+        piece = cut_photograph(rng, photographs[rng.integers(len(photographs))], h, w)
         cut = np.ones((h, w), np.uint8)
         if rng.random() < 0.6:
-            centre, axes = (int(w) // 2, int(h) // 2), (int(w) // 2, int(h) // 2)
-            cut = cv2.ellipse(np.zeros((h, w), np.uint8), centre, axes, 0, 0, 360, 1, -1).astype(np.uint8)
+            middle = (w // 2, h // 2)
+            cut = cv2.ellipse(np.zeros((h, w), np.uint8), middle, middle, 0, 0, 360, 1, -1).astype(np.uint8)
         place = scene[top : top + h, left : left + w]
         place[cut > 0] = piece[cut > 0]
     return scene
@@ -145,26 +149,27 @@ def sign_page(
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
     draw = rng.random() if photographs else 1.0
+    advert = 0.4 <= draw < 0.7
     if draw < 0.4:
         scene = cut_photograph(rng, photographs[rng.integers(len(photographs))], height, width)
-    elif draw < 0.7:
+    elif advert:
         scene = make_advert(rng, photographs, height, width)
     else:
         scene = make_background(rng, height, width)
-    upright = 0.4 <= draw < 0.7 or rng.random() < 0.3
+    upright = advert or rng.random() < 0.3
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
     for _ in range(rng.integers(2, 32)):
         sheet, size = _sign(rng, texts, shelf)
         matrix = _placement(rng, sheet, width, height, upright)
-        outline = _outline(sheet, matrix)
+        outline = cv2.perspectiveTransform(rectangle(0, 0, sheet.width, sheet.height)[None], matrix)[0]
         place = np.zeros_like(taken)
         cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
         inside = (outline >= 0).all() and (outline < (width, height)).all()
         if (taken & place).any() or not (inside or rng.random() < 0.3):
             continue
         taken |= place
-        _paint(rng, scene, sheet, size, matrix)
+        _paint(rng, scene, sheet, size, matrix, outline)
         lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
     return photograph(rng, scene), lines
 
@@ -218,18 +223,19 @@ def _placement(
     return np.asarray(cv2.getPerspectiveTransform(corners, target.astype(np.float32)), np.float64)
 
 
-def _outline(sheet: Sheet, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Return the sheet's corners, float32 (4, 2), in the scene."""
-    corners = rectangle(0, 0, sheet.width, sheet.height)
-    return np.asarray(cv2.perspectiveTransform(corners[None], matrix)[0], np.float32)
-
-
-def _paint(rng: np.random.Generator, scene: Picture, sheet: Sheet, size: int, matrix: npt.NDArray[np.float64]) -> None:
+def _paint(
+    rng: np.random.Generator,
+    scene: Picture,
+    sheet: Sheet,
+    size: int,
+    matrix: npt.NDArray[np.float64],
+    outline: npt.NDArray[np.floating],
+) -> None:
     """Paint the sheet's ink into the scene, in colours that can be told from the ground, at times on a panel.
 
-    Letters may be of two colours, outlined, with a shadow, out of focus.
+    Letters may be of two colours, outlined, with a shadow, out of focus. `size` is that of the smallest on the sheet,
+    `matrix` the homography (3, 3) from the sheet to the scene, `outline` what it makes of the sheet's corners, (4, 2).
     """
-    outline = _outline(sheet, matrix)
     left, top = np.maximum(outline.min(axis=0) - 8, 0).astype(int)
     right, bottom = np.minimum(outline.max(axis=0) + 8, scene.shape[1::-1]).astype(int)
     place = scene[top:bottom, left:right]
@@ -238,10 +244,10 @@ def _paint(rng: np.random.Generator, scene: Picture, sheet: Sheet, size: int, ma
     ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
     cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, shape, flags=cv2.INTER_AREA)
     panel = cv2.warpPerspective(np.ones_like(ink), matrix, shape) > 0.5
-    down = np.linspace(0, 1, shape[1], dtype=np.float32)[:, None, None]
+    down = _ramp(shape[1])
     if rng.random() < 0.5:
         colours = rng.uniform(0, 255, 3) + down * (rng.normal(0, 40, 3) if rng.random() < 0.3 else np.zeros(3))
-        plain = (colours * np.ones((1, shape[0], 1))).astype(np.float32)
+        plain = np.broadcast_to(colours, (*shape[::-1], 3)).astype(np.float32)
         opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
         place[panel] = place[panel] * (1 - opaque) + plain[panel] * opaque
     ground = float(place[panel].mean()) if panel.any() else 128.0

@@ -16,7 +16,7 @@ from scripts.train.truth import Line, PageFile, list_pages, read_page
 
 HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for validation
 HELD_BACK_FIRST = 4
-CACHED_PAGES = 2500  # decoded pages in memory, about 2.5 MB each
+CACHED_PAGES = 2500  # decoded pages in memory, about 2.5 MB each: 6 GB once so many were read
 MAX_SHORT_SIDE = 1100  # of a page in memory; finer detail never survives the crop's scale
 
 

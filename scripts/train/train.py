@@ -13,7 +13,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -21,8 +20,9 @@ from types import FrameType
 import torch
 
 from dbcpu.engine.memory import keep_freed_memory
-from dbcpu.errors import DbcpuError, UsageError
+from dbcpu.errors import UsageError
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
+from scripts.train.command import errors_told
 from scripts.train.crops import CropSettings
 from scripts.train.curve import draw_curve
 from scripts.train.sources import CropReader, Source
@@ -100,14 +100,11 @@ class Run:
         print(" ".join(f"{key} {value:.6g}" for key, value in row.items()), flush=True)
 
 
+@errors_told()
 def main() -> None:
     arguments = _parser().parse_args()
-    try:
-        run = _prepare(arguments)
-        run.train(arguments.validate_every)
-    except DbcpuError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run = _prepare(arguments)
+    run.train(arguments.validate_every)
 
 
 def _parser() -> argparse.ArgumentParser:

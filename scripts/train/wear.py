@@ -63,11 +63,12 @@ def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Shee
     page = paper * np.clip(1 - ink, 0, 1)
     if not faint and rng.random() < 0.12:  # scanned in black and white, at a level that keeps all but faint ink
         level = np.median(page) * rng.uniform(0.72, 0.85)
-        page = np.repeat(np.where(page.mean(axis=2, keepdims=True) < level, 0, 255), 3, axis=2).astype(np.float32)
+        page = np.repeat(np.where(page.mean(axis=2, keepdims=True) < level, 0, 255), 3, axis=2)
     return np.asarray(page, np.float32)
 
 
 def _show_through(rng: np.random.Generator, ink: Picture, other: Picture, blur: float, strength: float) -> Picture:
+    """Return the ink with another's on it, somewhat moved, faint."""
     moved = np.roll(other, rng.integers(-40, 40, 2), axis=(0, 1)).mean(axis=2, keepdims=True)
     return np.maximum(ink, cv2.GaussianBlur(moved, (0, 0), blur)[..., None] * np.float32(strength))
 
@@ -178,9 +179,8 @@ def speckle(rng: np.random.Generator, picture: Picture) -> Picture:
         place = clouds(rng, height, width, 150) > rng.uniform(-1, 1.5)
         dirt |= place & (clouds(rng, height, width, int(rng.integers(1, 3))) > rng.uniform(1.8, 3.0))
     if rng.random() < 0.5:
-        across = np.abs(np.linspace(-1, 1, width, dtype=np.float32)[None] * np.ones((height, 1), np.float32))
-        if rng.random() < 0.5:
-            across = np.abs(np.linspace(-1, 1, height, dtype=np.float32)[:, None] * np.ones((1, width), np.float32))
+        shape = (height, 1) if rng.random() < 0.5 else (1, width)
+        across = np.abs(np.linspace(-1, 1, max(shape), dtype=np.float32)).reshape(shape)
         dirt |= clouds(rng, height, width, int(rng.integers(4, 40))) > (1 - across) * rng.uniform(15, 50) + 0.3
     return np.where(dirt[..., None], picture * np.float32(rng.uniform(0, 0.5)), picture)
 
