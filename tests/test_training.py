@@ -289,6 +289,24 @@ def test_dirt_darkens_part_of_a_page_and_leaves_the_rest(seed: int):
     assert (dirty == 240).mean() > 0.5
 
 
+@given(
+    x=st.floats(10, 250), y=st.floats(150, 380), size=st.integers(8, 40), text=st.sampled_from(["A", "page 12", "fjg"])
+)
+def test_a_line_written_up_the_margin_is_outlined_where_its_ink_is(x: float, y: float, size: int, text: str):
+    try:
+        face = fonts.FontShelf().pick("serif", np.random.default_rng(0))
+    except UsageError as error:
+        pytest.skip(str(error))
+    sheet = Sheet(300, 400)
+    sheet.write_up(x, y, text, face, size)
+    (line,) = sheet.lines
+    outline = filled(line.polygon, (400, 300))
+    ink = sheet.pixels().min(axis=2) < 200
+    assert ink.any()
+    assert not (ink & ~outline).any()
+    assert len(text) == 1 or np.ptp(line.polygon[:, 1]) > np.ptp(line.polygon[:, 0])
+
+
 def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):

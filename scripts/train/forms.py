@@ -149,19 +149,41 @@ class Form:
         if self.boxed:
             sheet.box(x0, y0, x1, y1, 1, self.ink)
         x, y = x0 + 0.4 * size, y0 + 0.25 * size
-        if rng.random() < 0.1:
-            sheet.box(x, y, x + size, y + size, 1, self.ink)
-            self._write_within(x + 1.6 * size, y, x1, self.texts.phrase(rng, 1, 2))
+        draw = rng.random()
+        if draw < 0.2:
+            self._check_boxes(x, y, x1)
+            return
+        if draw < 0.27:  # an entry of a list, or nothing but a mark
+            text = self.texts.token(rng) + (" " + self.texts.phrase(rng, 1, 3) if rng.random() < 0.4 else "")
+            self._write_within(x + rng.uniform(0, 2) * size, y, x1, text)
             return
         end = self._write_within(x, y, x1, self.texts.label(rng))
         below = y1 - y0 > 2.6 * size
         x, y = (x, y + 1.25 * size) if below else (end + 1.3 * size, y)
-        value = self.texts.number(rng) if rng.random() < 0.5 else self.texts.phrase(rng, 1, 3)
+        value = (self.texts.number(rng), self.texts.phrase(rng, 1, 3), self.texts.token(rng))[
+            rng.choice(3, p=[0.4, 0.45, 0.15])
+        ]
         big = int(size * rng.uniform(0.9, 1.3))
         if rng.random() < 0.7 and x + sheet.text_width(value, self.value_face, big) < x1:
             sheet.write(x, y, value, self.value_face, big, self.value_ink)
         if not self.boxed:
             sheet.rule(x, y + 1.1 * size, x1 - size, y + 1.1 * size, 1, self.ink)
+
+    def _check_boxes(self, x: float, y: float, x1: float) -> None:
+        """Draw boxes or blanks with a word after each, some of them marked."""
+        sheet, rng, size = self.sheet, self.rng, self.size
+        boxed, marked = rng.random() < 0.7, rng.uniform(0, 0.7)
+        for _ in range(rng.integers(1, 5)):
+            if x + 6 * size > x1:
+                return
+            if boxed:
+                sheet.box(x, y, x + 1.2 * size, y + 1.2 * size, 1, self.ink)
+            else:
+                sheet.rule(x, y + 1.15 * size, x + 1.4 * size, y + 1.15 * size, 1, self.ink)
+            if rng.random() < marked:
+                mark = ("X", "x", "X", "V")[rng.integers(4)]
+                sheet.write(x + 0.25 * size, y + 0.05 * size, mark, self.value_face, size, self.value_ink)
+            x = self._write_within(x + 1.8 * size, y, x1, self.texts.phrase(rng, 1, 2)) + 1.5 * size
 
     def _write_within(self, x: float, y: float, x1: float, text: str) -> float:
         """Write as many of the text's words as end before x1; return where they end."""
@@ -192,6 +214,7 @@ def table(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
         edges = np.linspace(left, right, columns + 1) + np.array([0, *rng.normal(0, 6, columns - 1), 0])
         row = size * rng.uniform(1.3, 2.3)
         ruled, at_right = rng.random() < 0.5, rng.random(columns) < 0.5
+        short = (texts.amount, texts.amount, texts.token)[rng.integers(3)]
         for number in range(rng.integers(3, 16)):
             if y + row > height * 0.95:
                 break
@@ -200,7 +223,7 @@ def table(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
             for x0, x1, flush in zip(edges, edges[1:], at_right, strict=False):
                 if ruled:
                     sheet.rule(x1, y - 0.15 * size, x1, y + row - 0.15 * size, 1, ink)
-                text = texts.phrase(rng, 1, 1) if number == 0 or not flush else texts.amount(rng)
+                text = texts.phrase(rng, 1, 1) if number == 0 or not flush else short(rng)
                 room = x1 - x0 - 1.2 * size
                 if sheet.text_width(text, face, size) > room or rng.random() < 0.1:
                     continue

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train import books, forms, signs
+from scripts.train import books, figures, forms, signs
 from scripts.train.command import errors_told
 from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
@@ -32,6 +32,7 @@ SHEETS: dict[str, Callable[[np.random.Generator, Texts, FontShelf], Sheet]] = {
     "receipt": forms.receipt,
     "form": forms.form,
     "table": forms.table,
+    "figure": figures.figure_page,
 }
 SHARES = {
     "latin": 0.13,
@@ -42,9 +43,11 @@ SHARES = {
     "receipt": 0.12,
     "form": 0.11,
     "table": 0.07,
+    "figure": 0.05,
     "sign": 0.15,
     "print": 0.2,
 }
+SIDEWAYS = {"latin": 0.1, "form": 0.3, "table": 0.1, "figure": 0.1}  # share with a line up the margin: file numbers
 SEEN_THROUGH = {"typescript": 0.5}  # share of the sheets through which another one shows: carbon copies are thin
 
 
@@ -84,8 +87,18 @@ class PageMaker:
         sheet = SHEETS[kind](rng, self._texts, self._shelf)
         if rng.random() < 0.1:
             stamp(rng, sheet)
+        if rng.random() < SIDEWAYS.get(kind, 0.0):
+            self._write_at_the_side(rng, sheet)
         below = SHEETS[kind](rng, self._texts, self._shelf) if rng.random() < SEEN_THROUGH.get(kind, 0.1) else None
         return finish(rng, sheet, below)
+
+    def _write_at_the_side(self, rng: np.random.Generator, sheet: Sheet) -> None:
+        """Write a number or a phrase up the margin, as archives and printers do."""
+        face, size = self._shelf.pick(("sans", "serif", "typewriter")[rng.integers(3)], rng), int(rng.integers(10, 34))
+        text = self._texts.number(rng) if rng.random() < 0.6 else self._texts.phrase(rng, 1, 4)
+        size = min(size, int(0.05 * sheet.width))
+        x = (0.005 * sheet.width, 0.99 * sheet.width - 1.2 * size)[rng.integers(2)]
+        sheet.write_up(x, rng.uniform(0.4, 0.98) * sheet.height, text, face, size, books.dark_ink(rng))
 
 
 def stamp(rng: np.random.Generator, sheet: Sheet) -> None:

@@ -74,6 +74,20 @@ class Sheet:
         self._outline(boxes, text, 0.06 * size)
         return y + len(text) * pitch
 
+    def write_up(self, x: float, y: float, text: str, face: Face, size: int, ink: Ink = BLACK) -> None:
+        """Write a line that reads upwards, its body's left edge at x, its first letter's foot at y."""
+        font = open_font(face, size)
+        left, top, right, bottom = map(int, font.getbbox(text.rstrip()))
+        if right - left < 1 or bottom - top < 1:
+            return
+        drawn = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(drawn).text((-left, -top), text, font=font, fill=255)
+        turned = drawn.transpose(Image.Transpose.ROTATE_90)
+        corner = int(x + top), int(y - left - turned.height)
+        self.ink.paste(ink, corner, turned)
+        end = (corner[0] + turned.width, corner[1] + turned.height)
+        self._outline([(float(corner[0]), float(corner[1]), float(end[0]), float(end[1]))], text, 0.07 * size)
+
     def rule(self, x0: float, y0: float, x1: float, y1: float, thickness: int = 1, ink: Ink = BLACK) -> None:
         """Draw a straight rule."""
         self.pen.line((x0, y0, x1, y1), fill=ink, width=thickness)

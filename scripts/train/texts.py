@@ -79,6 +79,14 @@ class Texts:
             return f"{'ABCDEFGHKLMNPRSTX'[n(17)]}{'ABCDEFGHKLMNPRSTX'[n(17)]}-{n(10**6):06}"
         return f"{n(100)}%"
 
+    def token(self, rng: np.random.Generator) -> str:
+        """Return the shortest of texts: a mark, a letter, a figure or two, as in check boxes and lists."""
+        n = rng.integers
+        letter, figure = chr(ord("A") + n(26)), str(n(100))
+        return ("X", "x", letter, letter.lower(), figure, figure, f"{figure}.", f"({letter.lower()})", f"({figure})")[
+            n(9)
+        ]
+
     def amount(self, rng: np.random.Generator) -> str:
         """Return an amount of money."""
         value = float(np.exp(rng.normal(3, 1.5)))
