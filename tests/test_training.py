@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbcpu.checkpoint.load import read_weights
+from dbcpu.detector import DEFAULT_MODEL
 from dbcpu.errors import UsageError
+from dbcpu.evaluate import Tally, score_page
 from dbcpu.geometry import Size
-from scripts.train import fonts, ship, validate, wear
+from dbcpu.result import TextInstance
+from scripts.train import fonts, ship, thresholds, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, cut_crop
 from scripts.train.curve import draw_curve
@@ -436,16 +440,36 @@ def test_a_network_goes_on_from_one_with_or_without_deformable_convolutions(
 def test_validation_counts_matches_and_leaves_out_regions_on_ignored_lines():
     lines = [Line(rectangle(0, 0, 100, 20)), Line(rectangle(0, 50, 100, 70)), Line(rectangle(0, 100, 90, 130), "###")]
     found = [rectangle(2, 1, 98, 20), rectangle(0, 50, 30, 70), rectangle(5, 105, 80, 125)]
-    score = validate.match(lines, found)
-    assert score == validate.Score(matched=1, lines=2, found=2)
-    assert score.f_measure == pytest.approx(0.5)
+    instances = [TextInstance(polygon=polygon, score=0.9) for polygon in found]
+    tally = score_page(validate.measure_page(lines, instances), "iou").tally
+    assert tally == Tally(truths=2, detections=2, recalled=1, precise=1)
 
 
 def test_validation_takes_whole_pages_through_inference(bars: Path):
     trainer, _ = make_trainer(bars)
     pages, _ = split_pages([PageFile(p, bars / "gts" / f"gt_{p.stem}.txt") for p in (bars / "images").iterdir()])
-    score = validate.validate(trainer.average.model, pages[:1], 1.5, 160, bfloat16=False)
-    assert score.lines == 5
+    tally = validate.validate(trainer.average.model, pages[:1], 1.5, 160, bfloat16=False)
+    assert tally.truths == 5
+
+
+def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("sroie", "tapuscorpus", "ndl_docl", "signs"):
+        write_pages(tmp_path / name, 1 if name == "signs" else 5)
+    command = ["thresholds", str(DEFAULT_MODEL), "--real", str(tmp_path), "--pool-validation", str(tmp_path / "signs")]
+    monkeypatch.setattr("sys.argv", command)
+    thresholds.main()
+    lines = capsys.readouterr().out.splitlines()
+    means = [float(re.search(r"mean (\S+)", line)[1]) for line in lines]
+    assert len(lines) == len(thresholds.BINARIZE) * len(thresholds.SCORES)
+    assert means == sorted(means)
+    assert re.search(r"sroie \S+ tapuscorpus \S+ ndl_docl \S+ signs \S+$", lines[-1])
+
+    monkeypatch.setattr("sys.argv", [command[0], str(tmp_path / "none"), *command[2:]])
+    with pytest.raises(SystemExit, match="4"):
+        thresholds.main()
+    assert "none" in capsys.readouterr().err
 
 
 def test_the_curve_is_drawn_from_the_log(tmp_path: Path):
