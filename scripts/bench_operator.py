@@ -54,7 +54,8 @@ def ours(layer: Layer) -> Tensor:
 
 
 def torchvisions(layer: Layer) -> Tensor:
-    return torchvision_deform_conv2d(layer.images, layer.offset, layer.weight, padding=1, mask=layer.mask)
+    output: Tensor = torchvision_deform_conv2d(layer.images, layer.offset, layer.weight, padding=1, mask=layer.mask)
+    return output
 
 
 def in_contiguous_memory(layer: Layer) -> Layer:
@@ -95,10 +96,9 @@ def compare(plane: tuple[int, int, int], dtype: torch.dtype, *, training: bool, 
     calls = {"dense": partial(dense, layer), "contiguous": partial(dense, contiguous), "ours": partial(ours, layer)}
     if torchvision_deform_conv2d is not None and dtype == torch.float32:
         calls["torchvision"] = partial(torchvisions, contiguous)
-    if training:
-        steps = {name: training_step(call, dtype) for name, call in calls.items()}
-    else:
-        steps = {name: torch.inference_mode()(call) for name, call in calls.items()}
+    steps: dict[str, Callable[[], object]] = {
+        name: training_step(call, dtype) if training else torch.inference_mode()(call) for name, call in calls.items()
+    }
     times = take_turns(steps, rounds)
     fastest = min(times["dense"], times["contiguous"])
     theirs = f"{times['torchvision']:11.1f}" if "torchvision" in times else "          -"
@@ -111,7 +111,7 @@ def training_step(call: Callable[[], Tensor], dtype: torch.dtype) -> Callable[[]
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             output = call()
-        output.backward(torch.ones_like(output))
+        output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
 
     return step
 
@@ -133,7 +133,7 @@ def extra_memory(call: Callable[[], Tensor]) -> float:
         output = call()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return (max(itertools.accumulate(changes)) - output.nbytes) / (1 << 20)
+    return float(max(itertools.accumulate(changes)) - output.nbytes) / (1 << 20)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class Nodes:
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [str(RAY), "start", *arguments, "--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
         command.append(f"--object-store-memory={STORE}")
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **quiet)
+        nowhere = subprocess.DEVNULL
+        return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, stdout=nowhere, stderr=nowhere)
 
     def kill_second(self) -> None:
         """Kill the second node at once, with all its processes."""
@@ -130,7 +130,7 @@ def rate(run: dict[str, Any]) -> float:
     """Pages a second between the first tenth of the pages and the last tenth."""
     times = sorted(run["page_times"])
     low, high = len(times) // 10, len(times) * 9 // 10
-    return (high - low) / (times[high] - times[low])
+    return float((high - low) / (times[high] - times[low]))
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def _with_operator(
 
 
 def load_torchvision(job: Job) -> Run:
-    from torchvision.ops import deform_conv2d  # type: ignore[import-not-found]
+    from torchvision.ops import deform_conv2d
 
     return load_plain(job, deform_conv2d)
 

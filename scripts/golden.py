@@ -76,7 +76,7 @@ def operator() -> list[Row]:
                 if f"{name}/{key}" in stored
             }
             out = deform_conv2d(**arrays, stride=case["stride"], padding=case["padding"], dilation=case["dilation"])
-            out.backward(torch.from_numpy(stored[f"{name}/grad_output"]))
+            out.backward(torch.from_numpy(stored[f"{name}/grad_output"]))  # type: ignore[no-untyped-call]
             errors = [relative(out.detach(), stored[f"{name}/output"])]
             errors += [
                 relative(array.grad, stored[f"{name}/grad_{key}"])

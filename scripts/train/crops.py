@@ -13,7 +13,7 @@ from dbcpu.geometry import Size
 from scripts.train.targets import Targets, draw_targets
 from scripts.train.truth import Line
 
-MEAN_BGR = np.float32([122.67891434, 116.66876762, 104.00698793])  # as in dbcpu.config, the original's order
+MEAN_BGR = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)  # as in dbcpu.config, the original's order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def cut_crop(
     angle = np.radians(np.clip(rng.normal(0, settings.degrees / 2), -settings.degrees, settings.degrees))
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
     if lines and rng.random() < 0.8:
-        polygon = lines[rng.integers(len(lines))].polygon
+        polygon = lines[int(rng.integers(len(lines)))].polygon
         mix = rng.random(len(polygon))
         centre = (polygon * mix[:, None]).sum(axis=0) / mix.sum()
         centre = centre + rng.uniform(-0.4, 0.4, 2) * settings.side / scale

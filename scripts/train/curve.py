@@ -33,11 +33,11 @@ def _panel(rows: list[dict[str, float]], prefix: str, smooth: int) -> np.ndarray
         series[name] = np.column_stack([points[window - 1 :, 0], np.convolve(points[:, 1], kernel, "valid")])
     top = 1.0 if prefix == "f_" else max((np.percentile(p[:, 1], 99) for p in series.values()), default=1.0)
     for tick in np.linspace(0, 1, 6):
-        y = int(HEIGHT - MARGIN - tick * (HEIGHT - 2 * MARGIN))
-        x = int(MARGIN + tick * (WIDTH - 4 * MARGIN))
-        cv2.line(canvas, (MARGIN, y), (WIDTH - 3 * MARGIN, y), (225, 225, 225), 1)
-        _write(canvas, f"{tick * top:.2f}", (8, y + 4), (0, 0, 0))
-        _write(canvas, f"{tick * last:.0f} min", (x - 16, HEIGHT - MARGIN + 22), (0, 0, 0))
+        level = int(HEIGHT - MARGIN - tick * (HEIGHT - 2 * MARGIN))
+        left = int(MARGIN + tick * (WIDTH - 4 * MARGIN))
+        cv2.line(canvas, (MARGIN, level), (WIDTH - 3 * MARGIN, level), (225, 225, 225), 1)
+        _write(canvas, f"{tick * top:.2f}", (8, level + 4), (0, 0, 0))
+        _write(canvas, f"{tick * last:.0f} min", (left - 16, HEIGHT - MARGIN + 22), (0, 0, 0))
     for number, (name, points) in enumerate(series.items()):
         colour = COLOURS[number % len(COLOURS)]
         x = MARGIN + points[:, 0] / last * (WIDTH - 4 * MARGIN)

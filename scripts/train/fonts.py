@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +98,8 @@ WORD_LISTS = {
 }
 
 
-class Face(NamedTuple):
+@dataclass(frozen=True)
+class Face:
     """One face of a font file."""
 
     path: str

@@ -120,7 +120,7 @@ def clip_lines(lines: list[Line], width: int, height: int) -> list[Line]:
     """Return the lines cut to the picture, without those that are outside or nearly so."""
     inside = []
     for line in lines:
-        polygon = np.clip(line.polygon, 0, np.float32([width, height]))
+        polygon = np.clip(line.polygon, 0, np.array([width, height], np.float32))
         if (np.ptp(polygon, axis=0) >= MIN_EXTENT).all():
             inside.append(Line(polygon.astype(np.float32), line.text))
     return inside

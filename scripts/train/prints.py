@@ -70,12 +70,12 @@ def draw_page(page: pypdfium2.PdfPage, short_side: int) -> Sheet:
     sheet.ink.paste(drawn)
     text = page.get_textpage()
     pieces = [text.get_rect(k) for k in range(text.count_rects())]
-    boxes = np.float32([_flip(piece, height) for piece in pieces]).reshape(-1, 4) * scale
+    boxes = np.array([_flip(piece, height) for piece in pieces], np.float32).reshape(-1, 4) * scale
     inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < drawn.size).all(axis=1)
     for box in join_pieces(boxes[inside & (boxes[:, 2:] - boxes[:, :2] > 1).all(axis=1)]):
         if _has_ink(drawn, box):
             margin = 0.1 * (box[3] - box[1])
-            sheet.lines.append(Line(rectangle(*(box + margin * np.float32([-1, -1, 1, 1]))), "print"))
+            sheet.lines.append(Line(rectangle(*(box + margin * np.array([-1, -1, 1, 1], np.float32))), "print"))
     for picture in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE]):
         sheet.ignore(rectangle(*_flip(picture.get_bounds(), height)) * np.float32(scale))
     return sheet
@@ -116,5 +116,5 @@ def _flip(bounds: tuple[float, float, float, float], height: float) -> tuple[flo
 
 def _has_ink(drawn: Image.Image, box: Box) -> bool:
     """Whether something can be seen in the box: hidden and white text counts for nothing."""
-    low, high = drawn.crop([int(v) for v in (*box[:2], *(box[2:] + 1))]).convert("L").getextrema()
-    return bool(high - low > 40)
+    left, top, right, bottom = map(int, (*box[:2], *(box[2:] + 1)))
+    return int(np.ptp(np.asarray(drawn.crop((left, top, right, bottom)).convert("L")))) > 40

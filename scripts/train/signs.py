@@ -64,7 +64,7 @@ def make_background(rng: np.random.Generator, height: int, width: int) -> Pictur
 
     def colour() -> Colour:
         drawn = rng.uniform(0, 255, 3)
-        return (drawn.mean() + (drawn - drawn.mean()) * saturation).astype(np.float32)
+        return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)
 
     ramp = _ramp(height)
     scene = np.repeat(colour() * (1 - ramp) + colour() * ramp, width, axis=1)
@@ -129,7 +129,7 @@ def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: i
     for _ in range(rng.integers(1, 4)):
         h, w = (int(side) for side in rng.uniform(0.2, 0.8, 2) * (height, width))
         top, left = rng.integers(height - h), rng.integers(width - w)
-        piece = cut_photograph(rng, photographs[rng.integers(len(photographs))], h, w)
+        piece = cut_photograph(rng, photographs[int(rng.integers(len(photographs)))], h, w)
         cut = np.ones((h, w), np.uint8)
         if rng.random() < 0.6:
             middle = (w // 2, h // 2)
@@ -151,7 +151,7 @@ def sign_page(
     draw = rng.random() if photographs else 1.0
     advert = 0.4 <= draw < 0.7
     if draw < 0.4:
-        scene = cut_photograph(rng, photographs[rng.integers(len(photographs))], height, width)
+        scene = cut_photograph(rng, photographs[int(rng.integers(len(photographs)))], height, width)
     elif advert:
         scene = make_advert(rng, photographs, height, width)
     else:
@@ -240,7 +240,7 @@ def _paint(
     right, bottom = np.minimum(outline.max(axis=0) + 8, scene.shape[1::-1]).astype(int)
     place = scene[top:bottom, left:right]
     shape = (int(right - left), int(bottom - top))
-    matrix = np.float64([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
+    matrix = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
     ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
     cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, shape, flags=cv2.INTER_AREA)
     panel = cv2.warpPerspective(np.ones_like(ink), matrix, shape) > 0.5
@@ -268,6 +268,6 @@ def _paint(
     _cover(place, cover, np.clip(colour + down * shades, 0, 255))
 
 
-def _cover(place: Picture, share: npt.NDArray[np.floating], colours: npt.NDArray[np.floating]) -> None:
+def _cover(place: Picture, share: cv2.typing.MatLike, colours: npt.NDArray[np.floating]) -> None:
     """Mix colours, which broadcast against (H, W, 3), into a place, as far as `share` (H, W) says."""
     place += share[..., None] * (colours - place)

@@ -125,7 +125,7 @@ def _draw_border(
         return
     # The window is drawn with a margin: an outline just outside the crop still casts its band into it.
     window = np.full((bottom - top + 2 * reach, right - left + 2 * reach), 255, np.uint8)
-    local = ((polygon - np.float32([left - reach, top - reach])) * 16).round().astype(np.int32)
+    local = ((polygon - np.array([left - reach, top - reach], np.float32)) * 16).round().astype(np.int32)
     cv2.polylines(window, [local], True, 0, 1, shift=4)
     away = cv2.distanceTransform(window, cv2.DIST_L2, 5)[reach:-reach, reach:-reach]
     rows, columns = slice(top, bottom), slice(left, right)

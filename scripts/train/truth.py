@@ -34,7 +34,7 @@ class Line:
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.float32]:
     """Return the outline of an upright box, float32 (4, 2), clockwise from the top left."""
-    return np.float32([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -21,7 +21,7 @@ def clouds(rng: np.random.Generator, height: int, width: int, cell: int) -> npt.
 
 def make_paper(rng: np.random.Generator, height: int, width: int) -> Picture:
     """Return blank paper: its colour, unevenness, grain, stains."""
-    colour = np.float32(PAPERS[rng.integers(len(PAPERS))]) + rng.normal(0, 6, 3).astype(np.float32)
+    colour = np.array(PAPERS[rng.integers(len(PAPERS))], np.float32) + rng.normal(0, 6, 3).astype(np.float32)
     if rng.random() < 0.08:  # coloured forms and covers
         colour = rng.uniform(120, 240, 3).astype(np.float32)
     paper = np.empty((height, width, 3), np.float32)
@@ -34,17 +34,17 @@ def make_paper(rng: np.random.Generator, height: int, width: int) -> Picture:
         centre = (int(rng.uniform(0, width)), int(rng.uniform(0, height)))
         axes = tuple(int(v) for v in rng.uniform(15, 120, 2))
         cv2.ellipse(stain, centre, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
-        stain = cv2.GaussianBlur(stain, (0, 0), rng.uniform(2, 15))
-        paper *= 1 - stain[..., None] * np.float32(rng.uniform(0.03, 0.2, 3))
+        soft = cv2.GaussianBlur(stain, (0, 0), rng.uniform(2, 15))
+        paper *= 1 - soft[..., None] * np.float32(rng.uniform(0.03, 0.2, 3))
     return paper
 
 
 def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Sheet | None = None) -> Picture:
     """Return the paper with the sheet's ink on it, faded, spread; its other side or the sheet `below` shows through."""
-    ink = 1 - sheet.pixels().astype(np.float32) / 255
+    ink = sheet.coverage()
     height, width = ink.shape[:2]
     if rng.random() < 0.5:
-        ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 0.9))
+        ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 0.9)).astype(np.float32, copy=False)
     strength = rng.uniform(0.5, 1.0) if rng.random() < 0.5 else 1.0
     faint = rng.random() < 0.1  # carbon copies, thermal paper
     if faint:
@@ -56,8 +56,10 @@ def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Shee
         cover *= np.clip(1.1 + clouds(rng, height, width, 3) * rng.uniform(0, 0.4), 0, 1)
     ink *= cover[..., None]
     if below:
-        seen = 1 - cv2.resize(below.pixels(), (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        ink = _show_through(rng, ink, seen, rng.uniform(0.3, 1.5), rng.uniform(0.03, 0.16))
+        seen = cv2.resize(below.coverage(), (width, height), interpolation=cv2.INTER_AREA)
+        ink = _show_through(
+            rng, ink, seen.astype(np.float32, copy=False), rng.uniform(0.3, 1.5), rng.uniform(0.03, 0.16)
+        )
     elif rng.random() < 0.3:
         ink = _show_through(rng, ink, ink[:, ::-1], rng.uniform(0.8, 3), rng.uniform(0.06, 0.28))
     page = paper * np.clip(1 - ink, 0, 1)
@@ -67,10 +69,13 @@ def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Shee
     return np.asarray(page, np.float32)
 
 
-def _show_through(rng: np.random.Generator, ink: Picture, other: Picture, blur: float, strength: float) -> Picture:
+def _show_through(
+    rng: np.random.Generator, ink: Picture, other: cv2.typing.MatLike, blur: float, strength: float
+) -> Picture:
     """Return the ink with another's on it, somewhat moved, faint."""
     moved = np.roll(other, rng.integers(-40, 40, 2), axis=(0, 1)).mean(axis=2, keepdims=True)
-    return np.maximum(ink, cv2.GaussianBlur(moved, (0, 0), blur)[..., None] * np.float32(strength))
+    faint = cv2.GaussianBlur(moved, (0, 0), blur).astype(np.float32) * np.float32(strength)
+    return np.asarray(np.maximum(ink, faint[..., None]), np.float32)
 
 
 def densify(polygon: npt.NDArray[np.float32], step: float) -> npt.NDArray[np.float32]:
@@ -117,25 +122,25 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
     top, bottom = rng.uniform(0.0, 0.1, 2) * height
     out_width, out_height = int(width + left + right), int(height + top + bottom)
     corners = rectangle(0, 0, width, height)
-    jitter = rng.normal(0, 0.012, (4, 2)).astype(np.float32) * np.float32([width, height])
+    jitter = rng.normal(0, 0.012, (4, 2)).astype(np.float32) * np.array([width, height], np.float32)
     angle = np.radians(rng.normal(0, 1.2))
-    turn = np.float32([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
     centre = corners.mean(axis=0)
-    target = (corners - centre + jitter) @ turn.T + centre + np.float32([left, top])
+    target = (corners - centre + jitter) @ turn.T + centre + np.array([left, top], np.float32)
     matrix = cv2.getPerspectiveTransform(corners, target.astype(np.float32))
     desk = np.empty((out_height, out_width, 3), np.float32)
     desk[:] = rng.uniform(10, 200, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0, 180))
     desk += (clouds(rng, out_height, out_width, int(rng.integers(2, 60))) * rng.uniform(0, 14))[..., None]
     if in_book:
         spine = rng.uniform(0.03, 0.15) * width
-        mirror = matrix @ np.float32([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]])
+        mirror = matrix @ np.array([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]], np.float32)
         paper = np.median(picture, axis=(0, 1))
         desk = _lay(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, desk)
     moved = [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in lines]
     return _lay(picture, matrix, desk), moved
 
 
-def _lay(picture: Picture, matrix: npt.NDArray[np.float64], desk: Picture) -> Picture:
+def _lay(picture: cv2.typing.MatLike, matrix: cv2.typing.MatLike, desk: Picture) -> Picture:
     """Return the desk with the picture on it, where the homography (3, 3) takes it."""
     size = desk.shape[1::-1]
     seen = cv2.warpPerspective(picture, matrix, size)
@@ -161,7 +166,7 @@ def photograph(rng: np.random.Generator, picture: Picture) -> npt.NDArray[np.uin
         middle = picture.mean()
         picture = middle + (picture - middle) * rng.uniform(0.45, 0.95)
     if rng.random() < 0.35:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2))
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.2)).astype(np.float32, copy=False)
     if rng.random() < 0.4:
         noise = rng.standard_normal((height, width, 1)).astype(np.float32) * np.float32(rng.uniform(1, 9))
         picture = picture + noise
