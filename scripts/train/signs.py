@@ -17,6 +17,9 @@ from scripts.train.truth import Line, rectangle
 from scripts.train.wear import Picture, clouds, photograph
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
+FAMILIES = ("sans", "sans", "display", "display", "display", "serif", "hand", "cjk_print", "cjk_display", "cjk_brush")
+CAMERA = 1.5  # distance of it, in lengths of the sign
+TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
 Place = npt.NDArray[np.int_]  # (x, y)
 Colour = npt.NDArray[np.float32]  # (blue, green, red)
 
@@ -177,7 +180,7 @@ def sign_page(
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
     """Return a small sheet, just large enough for its lines, and the size of its smallest characters."""
     size = int(rng.choice([11, 14, 18, 24, 32, 44, 60, 90, 130]) * rng.uniform(0.8, 1.25))
-    family = ("sans", "display", "serif", "hand", "cjk_print", "cjk_brush")[rng.integers(6)]
+    family = FAMILIES[rng.integers(len(FAMILIES))]
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
 
@@ -215,12 +218,24 @@ def _placement(
     w, h = sheet.width, sheet.height
     fit = min(1.0, 0.9 * width / w, 0.9 * height / h)
     corners = rectangle(0, 0, w, h)
-    bent = corners * fit + rng.normal(0, 0.005 if upright else 0.06, (4, 2)) * min(w, h) * fit
+    bent = corners * fit + rng.normal(0, 0.005 if upright else 0.03, (4, 2)) * min(w, h) * fit
+    if not upright:
+        yaw, pitch = np.clip(rng.normal(0, TURNED), -1, 1).tolist()
+        bent = turn_away(bent - bent.mean(axis=0), yaw, pitch)
     angle = np.radians(rng.normal(0, 1 if upright else 10))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height])
     target = (bent - bent.mean(axis=0)) @ turn.T + centre
     return np.asarray(cv2.getPerspectiveTransform(corners, target.astype(np.float32)), np.float64)
+
+
+def turn_away(corners: npt.NDArray[np.float64], yaw: float, pitch: float) -> npt.NDArray[np.float64]:
+    """Return where a camera sees the corners (4, 2) of a plane about the origin, turned by two angles in radians."""
+    x, y = corners[:, 0], corners[:, 1] * np.cos(pitch)
+    z = corners[:, 1] * np.sin(pitch)
+    x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
+    nearness = 1 + z / (CAMERA * np.ptp(corners, axis=0).max())
+    return np.asarray(np.stack([x, y], axis=1) / nearness[:, None], np.float64)
 
 
 def _paint(
