@@ -21,7 +21,7 @@ from dbcpu.errors import UsageError
 from dbcpu.evaluate import Tally, score_page
 from dbcpu.geometry import Size
 from dbcpu.result import TextInstance
-from scripts.train import fonts, ship, signs, thresholds, validate, wear
+from scripts.train import fonts, ship, signs, thresholds, train, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, cut_crop
 from scripts.train.curve import draw_curve
@@ -468,6 +468,19 @@ def test_validation_takes_whole_pages_through_inference(bars: Path):
     pages, _ = split_pages([PageFile(p, bars / "gts" / f"gt_{p.stem}.txt") for p in (bars / "images").iterdir()])
     tally = validate.validate(trainer.average.model, pages[:1], 1.5, 160, bfloat16=False)
     assert tally.truths == 5
+
+
+@pytest.mark.parametrize("share", ["0", "1.2", "nan"])
+def test_a_share_of_real_crops_that_is_none_is_refused_before_anything_is_written(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: str
+):
+    out = tmp_path / "run"
+    command = ["train", "--real", str(bars), "--pool", str(bars), "--out", str(out), "--minutes", "1"]
+    monkeypatch.setattr("sys.argv", [*command, "--real-share", share])
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert "--real-share" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(

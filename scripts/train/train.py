@@ -30,9 +30,8 @@ from scripts.train.trainer import Trainer, TrainSettings
 from scripts.train.truth import PageFile, list_pages
 from scripts.train.validate import validate
 
-# Receipts vary more than their number tells; nine vertical pages are soon learnt by heart.
-REAL_SHARES = {"sroie": 0.14, "tapuscorpus": 0.11, "ndl_docl": 0.06}
-POOL_SHARE = 0.69
+# Of real crops. Receipts vary more than their number tells; nine vertical pages are soon learnt by heart.
+REAL_SHARES = {"sroie": 0.43, "tapuscorpus": 0.38, "ndl_docl": 0.19}
 LOG_EVERY = 20  # steps
 REFRESH_EVERY = 200  # steps between looks for new pages
 
@@ -110,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path, required=True, help="folder with sroie/, tapuscorpus/, ndl_docl/")
     parser.add_argument("--pool", type=Path, required=True, help="pages of scripts.train.pages; may grow meanwhile")
+    parser.add_argument("--real-share", type=float, default=0.31, help="of all crops (default: %(default)s)")
     parser.add_argument("--pool-validation", type=Path, help="synthetic pages for validation only, another seed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, made if missing")
     parser.add_argument("--start", type=Path, help="old checkpoint or model file to start from; default: random")
@@ -131,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(arguments: argparse.Namespace) -> Run:
+    if not 0 < arguments.real_share <= 1:
+        raise UsageError("not above 0 and at most 1", where="--real-share")
     keep_freed_memory()  # a third of the time went into fresh pages without it
     out: Path = arguments.out
     state_path = out / "state"
@@ -156,12 +158,12 @@ def _prepare(arguments: argparse.Namespace) -> Run:
         trainer.load_state(read_state(state_path))
     elif arguments.start:
         print("random:", ", ".join(trainer.start_from(arguments.start)) or "nothing")
-    sources = [Source(arguments.real / folder, share) for folder, share in REAL_SHARES.items()]
+    sources = [Source(arguments.real / folder, share * arguments.real_share) for folder, share in REAL_SHARES.items()]
     validation = {source.folder.name: source.held_back() for source in sources}
     if arguments.pool_validation:
         validation["synthetic"] = list_pages(arguments.pool_validation)
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
-    sources.append(Source(arguments.pool, POOL_SHARE, growing=True))
+    sources.append(Source(arguments.pool, 1 - arguments.real_share, growing=True))
     reader = CropReader(sources, CropSettings(side=arguments.side), trainer.rng)
     run = Run(trainer, reader, validation, out)
     for number in (signal.SIGTERM, signal.SIGINT):
