@@ -36,7 +36,7 @@ def parts(data: Path) -> dict[str, Part]:
         "receipt": Part(data / "test/sroie/images/012.jpg", (0, 0, 741, 760), 0.75),
         "typescript": Part(ROOT / "tests/data/sample.jpg", (0, 0, 633, 740), 0.85),
         "failure_large": Part(typescripts / "12148btv1b525062_0_4a125_default.jpg", (0, 0, 1600, 660), 0.45),
-        "failure_by_hand": Part(typescripts / "12148btv1b525026_9_04276_default.jpg", (150, 380, 1050, 980), 0.75),
+        "failure_squeezed": Part(typescripts / "12148btv1b525026_9_04276_default.jpg", (150, 380, 1050, 980), 0.75),
     }
 
 
