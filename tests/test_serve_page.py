@@ -181,6 +181,34 @@ def test_everything_works_with_the_keyboard(page: Page):
     assert float(page.locator("#score").input_value()) == pytest.approx(value + 0.01)
 
 
+def test_a_control_that_was_just_moved_is_not_set_back_by_an_earlier_answer(page: Page):
+    page.get_by_role("button", name="typewritten page").click()
+    page.locator("polygon").first.wait_for()
+    page.evaluate(
+        """() => {
+            const ask = window.fetch;
+            window.answered = new Promise(tell => window.fetch = async (...question) => {
+                const answer = await ask(...question);
+                await new Promise(release => tell(release));
+                return answer;
+            });
+        }"""
+    )
+    page.get_by_label("polygons").check()
+    moved = page.evaluate(
+        """async () => {
+            const release = await window.answered;
+            const score = document.querySelector("#score");
+            score.stepUp();
+            score.dispatchEvent(new Event("input", { bubbles: true }));
+            release();
+            return score.value;
+        }"""
+    )
+    page.wait_for_timeout(30)
+    assert page.locator("#score").input_value() == moved
+
+
 @pytest.mark.parametrize("event", ["paste", "drop"])
 def test_pictures_can_be_pasted_and_dropped(page: Page, event: str):
     page.evaluate(

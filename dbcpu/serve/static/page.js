@@ -137,6 +137,7 @@ async function tryAgain() {
 
 let timer;
 function change(settings) {
+  state.tries?.abort(); // its answer would set the controls back
   Object.assign(state.settings, settings);
   clearTimeout(timer);
   timer = setTimeout(tryAgain, 60);
