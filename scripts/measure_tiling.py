@@ -1,6 +1,6 @@
 """Measure what reading in tiles gains and costs, on sheets composed of test pages and on enlarged ones.
 
-    python -m scripts.measure_tiling ../shared [SET...] [--across 3]
+    python -m scripts.measure_tiling ../shared [SET...] [--across 3] [--tile N]
 
 A sheet has N x N pages of a set beside each other as they are, which makes their letters N times lower for the network.
 An enlarged page is one page N times larger, whose letters stay as tall as they were. Both have the truth of the set.
@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("shared", type=Path)
     parser.add_argument("sets", nargs="*", default=SETS, metavar="SET")
     parser.add_argument("--across", type=int, default=3, metavar="N")
+    parser.add_argument("--tile", type=float, help="read tiled pages so many times larger (default: as --tile auto)")
     arguments = parser.parse_args()
-    detectors = [load_detector(threads=available_cpus(), tile=tile) for tile in ("off", "auto")]
+    detectors = [load_detector(threads=available_cpus(), tile=tile) for tile in ("off", arguments.tile or "auto")]
     print("| page | pixels | factor | F whole: IoU, DetEval | F tiled: IoU, DetEval | seconds whole, tiled |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in arguments.sets:
