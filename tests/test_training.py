@@ -311,16 +311,22 @@ def test_a_sign_that_is_turned_away_is_narrower_and_its_far_side_lower(
     assert cv2.isContourConvex(turned)
 
 
+@pytest.fixture(scope="module")
+def serif() -> fonts.Face:
+    try:
+        return fonts.FontShelf().pick("serif", np.random.default_rng(0))
+    except UsageError as error:
+        pytest.skip(str(error))
+
+
 @given(
     x=st.floats(10, 250), y=st.floats(150, 380), size=st.integers(8, 40), text=st.sampled_from(["A", "page 12", "fjg"])
 )
-def test_a_line_written_up_the_margin_is_outlined_where_its_ink_is(x: float, y: float, size: int, text: str):
-    try:
-        face = fonts.FontShelf().pick("serif", np.random.default_rng(0))
-    except UsageError as error:
-        pytest.skip(str(error))
+def test_a_line_written_up_the_margin_is_outlined_where_its_ink_is(
+    serif: fonts.Face, x: float, y: float, size: int, text: str
+):
     sheet = Sheet(300, 400)
-    sheet.write_up(x, y, text, face, size)
+    sheet.write_up(x, y, text, serif, size)
     (line,) = sheet.lines
     outline = filled(line.polygon, (400, 300))
     ink = sheet.pixels().min(axis=2) < 200

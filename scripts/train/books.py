@@ -59,6 +59,25 @@ def fill_column(
     return y
 
 
+def write_prose(
+    sheet: Sheet,
+    rng: np.random.Generator,
+    texts: Texts,
+    count: int,
+    place: tuple[float, float, float],
+    face: Face,
+    size: int,
+    pitch: float,
+    ink: Ink,
+) -> float:
+    """Write lines of prose about as long as `place` (x0, y, x1) is wide; return where the next one would be."""
+    left, y, right = place
+    for _ in range(count):
+        sheet.write(left, y, " ".join(texts.prose(rng, int((right - left) / size / 4))), face, size, ink)
+        y += pitch
+    return y
+
+
 def latin_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
     """Return a page of a book, a paper or a letter: one to three columns, headings, a page number."""
     width, height = int(rng.integers(700, 1000)), int(rng.integers(950, 1350))

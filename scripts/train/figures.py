@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.train.books import dark_ink
+from scripts.train.books import dark_ink, write_prose
 from scripts.train.fonts import Face, FontShelf
 from scripts.train.sheet import Ink, Sheet
 from scripts.train.texts import Texts
 
 
 @dataclass
-class Chart:
-    """A chart being drawn into `place` (x0, y0, x1, y1): curves, bars or points that the axes' numbers explain."""
+class Figure:
+    """A figure to be drawn into `place` (x0, y0, x1, y1)."""
 
     sheet: Sheet
     place: tuple[float, float, float, float]
@@ -23,22 +23,44 @@ class Chart:
     size: int
     ink: Ink
 
-    def draw(self, rng: np.random.Generator, texts: Texts) -> None:
-        """Draw all of it."""
+    def chart(self, rng: np.random.Generator, texts: Texts) -> None:
+        """Draw curves, bars or points that the numbers of two axes explain."""
         x0, y0, x1, y1 = self.place
         self.sheet.box(x0, y0, x1, y1, int(rng.integers(1, 3)), self.ink)
         self._data(rng)
         self._numbers(rng)
         if rng.random() < 0.8:
-            label = texts.phrase(rng, 1, 2)
-            x = (x0 + x1 - self.sheet.text_width(label, self.face, self.size)) / 2
-            self.sheet.write(x, y1 + 1.9 * self.size, label, self.face, self.size, self.ink)
+            self._label((x0 + x1) / 2, y1 + 1.9 * self.size, texts.phrase(rng, 1, 2))
         if rng.random() < 0.8:
             label = texts.phrase(rng, 1, 2)
             long = self.sheet.text_width(label, self.face, self.size)
             self.sheet.write_up(x0 - 5 * self.size, (y0 + y1 + long) / 2, label, self.face, self.size, self.ink)
         if rng.random() < 0.5:
             self._legend(rng, texts)
+
+    def diagram(self, rng: np.random.Generator, texts: Texts) -> None:
+        """Draw boxes and circles with short labels in them, joined by lines."""
+        x0, y0, x1, y1 = self.place
+        size, pen = self.size, self.sheet.pen
+        columns, rows = max(int((x1 - x0) / size / 8), 1), max(int((y1 - y0) / size / 5), 1)
+        centres = [
+            (x0 + (column + rng.uniform(0.35, 0.65)) * (x1 - x0) / columns, y0 + (row + 0.5) * (y1 - y0) / rows)
+            for column in range(columns)
+            for row in range(rows)
+            if rng.random() < 0.8
+        ]
+        for a, b in itertools.pairwise(centres):
+            if rng.random() < 0.6:
+                self.sheet.rule(*a, *b, 1, self.ink)
+        for x, y in centres:
+            label = texts.token(rng) if rng.random() < 0.6 else texts.phrase(rng, 1, 1)[:9]
+            half = max(self.sheet.text_width(label, self.face, size) / 2 + 0.5 * size, size)
+            draw = pen.ellipse if len(label) < 3 else pen.rectangle
+            draw((x - half, y - size, x + half, y + size), fill=(255, 255, 255), outline=self.ink)
+            self._label(x, y - 0.6 * size, label)
+
+    def _label(self, x: float, y: float, text: str, align: float = 0.5) -> None:
+        self.sheet.write(x, y, text, self.face, self.size, self.ink, align=align)
 
     def _data(self, rng: np.random.Generator) -> None:
         x0, y0, x1, y1 = self.place
@@ -65,14 +87,12 @@ class Chart:
         for number, x in enumerate(np.linspace(x0, x1, int(rng.integers(3, 9))).tolist()):
             self.sheet.rule(x, y1, x, y1 - tick if tick else y0, 1, self.ink)
             text = f"{number * step:.{digits}f}" if step < 1 else f"{number * step:g}"
-            width = self.sheet.text_width(text, self.face, self.size)
-            self.sheet.write(x - width / 2, y1 + 0.3 * self.size, text, self.face, self.size, self.ink)
+            self._label(x, y1 + 0.3 * self.size, text)
         start = int(rng.integers(-3, 2))
         for number, y in enumerate(np.linspace(y1, y0, int(rng.integers(3, 8))).tolist(), start):
             self.sheet.rule(x0, y, x0 + tick if tick else x1, y, 1, self.ink)
             text = f"{number * step:.{digits}f}"[:6]
-            width = self.sheet.text_width(text, self.face, self.size)
-            self.sheet.write(x0 - width - 0.4 * self.size, y - 0.6 * self.size, text, self.face, self.size, self.ink)
+            self._label(x0 - 0.4 * self.size, y - 0.6 * self.size, text, align=1)
 
     def _legend(self, rng: np.random.Generator, texts: Texts) -> None:
         names = [texts.phrase(rng, 1, 1)[:10] for _ in range(rng.integers(1, 4))]
@@ -87,35 +107,6 @@ class Chart:
             self.sheet.write(left + 3 * self.size, y, name, self.face, self.size, self.ink)
 
 
-def draw_labels(
-    rng: np.random.Generator,
-    texts: Texts,
-    sheet: Sheet,
-    place: tuple[float, float, float, float],
-    face: Face,
-    size: int,
-    ink: Ink,
-) -> None:
-    """Draw boxes and circles with short labels in them, joined by lines: a diagram."""
-    x0, y0, x1, y1 = place
-    columns, rows = max(int((x1 - x0) / size / 8), 1), max(int((y1 - y0) / size / 5), 1)
-    centres = [
-        (x0 + (column + rng.uniform(0.35, 0.65)) * (x1 - x0) / columns, y0 + (row + 0.5) * (y1 - y0) / rows)
-        for column in range(columns)
-        for row in range(rows)
-        if rng.random() < 0.8
-    ]
-    for a, b in itertools.pairwise(centres):
-        if rng.random() < 0.6:
-            sheet.rule(*a, *b, 1, ink)
-    for x, y in centres:
-        label = texts.token(rng) if rng.random() < 0.6 else texts.phrase(rng, 1, 1)[:9]
-        half = max(sheet.text_width(label, face, size) / 2 + 0.5 * size, size)
-        draw = sheet.pen.ellipse if len(label) < 3 else sheet.pen.rectangle
-        draw((x - half, y - size, x + half, y + size), fill=(255, 255, 255), outline=ink)
-        sheet.write(x - sheet.text_width(label, face, size) / 2, y - 0.6 * size, label, face, size, ink)
-
-
 def figure_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
     """Return a page of charts and diagrams, with captions and lines of prose between them."""
     width, height = int(rng.integers(740, 1000)), int(rng.integers(950, 1300))
@@ -125,10 +116,8 @@ def figure_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> She
     left, right, y = 0.08 * width, 0.92 * width, 0.05 * height
     count = 0
     while y < height * 0.75:
-        for _ in range(rng.integers(0, 5)):
-            text = " ".join(texts.prose(rng, int((right - left) / size / 4)))
-            sheet.write(left, y, text, prose_face, size, ink)
-            y += size * 1.4
+        lines = int(rng.integers(0, 5))
+        y = write_prose(sheet, rng, texts, lines, (left, y, right), prose_face, size, size * 1.4, ink)
         beside = int(rng.integers(1, 4))
         tall = min(rng.uniform(8, 20) * size, 0.93 * height - y - 6 * size)
         if tall < 5 * size:
@@ -138,13 +127,10 @@ def figure_page(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> She
         for column in range(beside):
             x0 = left + column * step
             place = (x0 + 6 * small, y + small, x0 + step - small, y + tall)
-            if rng.random() < 0.7:
-                Chart(sheet, place, face, small, ink).draw(rng, texts)
-            else:
-                draw_labels(rng, texts, sheet, place, face, small, ink)
-            caption = f"({'abc'[column]})" if beside > 1 else ""
-            if caption:
-                sheet.write(x0 + step / 2, y + tall + 3.6 * small, caption, prose_face, size, ink)
+            figure = Figure(sheet, place, face, small, ink)
+            (figure.chart if rng.random() < 0.7 else figure.diagram)(rng, texts)
+            if beside > 1:
+                sheet.write(x0 + step / 2, y + tall + 3.6 * small, f"({'abc'[column]})", prose_face, size, ink)
         y += tall + 5.2 * small + size
         count += 1
         text = f"Figure {count}: " + " ".join(texts.prose(rng, int(rng.integers(3, 12))))

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from scripts.train.books import dark_ink
+from scripts.train.books import dark_ink, write_prose
 from scripts.train.fonts import FontShelf
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
@@ -51,7 +51,7 @@ class Receipt:
         self.sheet.write(max(x, self.left), y, text, self.face, size, self.ink)
 
     def _flush_right(self, y: float, text: str, edge: float, size: int) -> None:
-        self.sheet.write(edge - self.sheet.text_width(text, self.face, size), y, text, self.face, size, self.ink)
+        self.sheet.write(edge, y, text, self.face, size, self.ink, align=1)
 
     # Each of these prints one row at y and returns how many line pitches it took.
 
@@ -206,10 +206,8 @@ def table(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> Sheet:
     size = int(rng.integers(10, 19))
     left, right, y = 0.07 * width, 0.93 * width, 0.05 * height
     while y < height * 0.9:
-        for _ in range(rng.integers(0, 4)):
-            text = " ".join(texts.prose(rng, int((right - left) / size / 4)))
-            sheet.write(left, y, text, face, size, ink)
-            y += size * 1.5
+        count = int(rng.integers(0, 4))
+        y = write_prose(sheet, rng, texts, count, (left, y, right), face, size, size * 1.5, ink)
         columns = int(rng.integers(2, 8))
         edges = np.linspace(left, right, columns + 1) + np.array([0, *rng.normal(0, 6, columns - 1), 0])
         row = size * rng.uniform(1.3, 2.3)

@@ -41,13 +41,24 @@ class Sheet:
         return float(open_font(face, size).getlength(text)) + spacing * max(len(text) - 1, 0)
 
     def write(
-        self, x: float, y: float, text: str, face: Face, size: int, ink: Ink = BLACK, spacing: float = 0.0
+        self,
+        x: float,
+        y: float,
+        text: str,
+        face: Face,
+        size: int,
+        ink: Ink = BLACK,
+        spacing: float = 0.0,
+        align: float = 0.0,
     ) -> float:
-        """Write a horizontal line with its top-left corner at (x, y); return where it ends.
+        """Write a horizontal line with its top at y and its left edge, middle or right edge (align 0, 0.5, 1) at x.
 
+        Return where it ends.
         A line that would leave the sheet is cut by the edge, and its outline with it.
         """
         font = open_font(face, size)
+        if align:
+            x -= align * self.text_width(text, face, size, spacing)
         if spacing:
             at, boxes = x, []
             for character in text:

@@ -17,7 +17,7 @@ from scripts.train.truth import Line, rectangle
 from scripts.train.wear import Picture, clouds, photograph
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
-FAMILIES = ("sans", "sans", "display", "display", "display", "serif", "hand", "cjk_print", "cjk_display", "cjk_brush")
+FACES = ("sans", "sans", "display", "display", "display", "serif", "hand", "cjk_print", "cjk_display", "cjk_brush")
 CAMERA = 1.5  # distance of it, in lengths of the sign
 TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
 Place = npt.NDArray[np.int_]  # (x, y)
@@ -180,7 +180,7 @@ def sign_page(
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
     """Return a small sheet, just large enough for its lines, and the size of its smallest characters."""
     size = int(rng.choice([11, 14, 18, 24, 32, 44, 60, 90, 130]) * rng.uniform(0.8, 1.25))
-    family = FAMILIES[rng.integers(len(FAMILIES))]
+    family = FACES[rng.integers(len(FACES))]
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
 

@@ -57,9 +57,7 @@ def print_on(rng: np.random.Generator, paper: Picture, sheet: Sheet, below: Shee
     ink *= cover[..., None]
     if below:
         seen = cv2.resize(below.coverage(), (width, height), interpolation=cv2.INTER_AREA)
-        ink = _show_through(
-            rng, ink, seen.astype(np.float32, copy=False), rng.uniform(0.3, 1.5), rng.uniform(0.03, 0.16)
-        )
+        ink = _show_through(rng, ink, seen, rng.uniform(0.3, 1.5), rng.uniform(0.03, 0.16))
     elif rng.random() < 0.3:
         ink = _show_through(rng, ink, ink[:, ::-1], rng.uniform(0.8, 3), rng.uniform(0.06, 0.28))
     page = paper * np.clip(1 - ink, 0, 1)
