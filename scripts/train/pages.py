@@ -57,7 +57,7 @@ class PageMaker:
     Args:
         layouts: folder of `gt_*.txt` of Chinese pages.
         documents: folder of PDF files that carry their text, for the kind "print"; None makes none of that kind.
-        photographs: folder of pictures without text, behind two of three signs; None draws what is behind them.
+        photographs: folder of pictures without text, behind most signs; None draws what is behind them.
     """
 
     def __init__(self, layouts: Path, documents: Path | None = None, photographs: Path | None = None) -> None:

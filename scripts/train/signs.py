@@ -20,6 +20,7 @@ PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
 FACES = ("sans", "sans", "display", "display", "display", "serif", "hand", "cjk_print", "cjk_display", "cjk_brush")
 CAMERA = 1.5  # distance of it, in lengths of the sign
 TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
+SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190)  # of characters in pixels, before a last change of up to a quarter
 Place = npt.NDArray[np.int_]  # (x, y)
 Colour = npt.NDArray[np.float32]  # (blue, green, red)
 
@@ -147,13 +148,13 @@ def sign_page(
 ) -> tuple[npt.NDArray[np.uint8], list[Line]]:
     """Return a picture, uint8 (H, W, 3) BGR, with some signs of one to six lines, and their lines.
 
-    Where there are photographs, four of ten are written over one, three on an advertisement, the others over a drawn
+    Where there are photographs, half are written over one, three of ten on an advertisement, the others over a drawn
     scene; advertisements and some others stand upright.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
     draw = rng.random() if photographs else 1.0
-    advert = 0.4 <= draw < 0.7
-    if draw < 0.4:
+    advert = 0.5 <= draw < 0.8
+    if draw < 0.5:
         scene = cut_photograph(rng, photographs[int(rng.integers(len(photographs)))], height, width)
     elif advert:
         scene = make_advert(rng, photographs, height, width)
@@ -162,8 +163,10 @@ def sign_page(
     upright = advert or rng.random() < 0.3
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
-    for _ in range(rng.integers(2, 32)):
-        sheet, size = _sign(rng, texts, shelf)
+    drawn = [_sign(rng, texts, shelf) for _ in range(int(32 * rng.random() ** 1.5))]
+    if rng.random() < 0.5:  # the largest first, else it rarely finds a place
+        drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
+    for sheet, size in drawn:
         matrix = _placement(rng, sheet, width, height, upright)
         outline = cv2.perspectiveTransform(rectangle(0, 0, sheet.width, sheet.height)[None], matrix)[0]
         place = np.zeros_like(taken)
@@ -179,7 +182,7 @@ def sign_page(
 
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
     """Return a small sheet, just large enough for its lines, and the size of its smallest characters."""
-    size = int(rng.choice([11, 14, 18, 24, 32, 44, 60, 90, 130]) * rng.uniform(0.8, 1.25))
+    size = int(rng.choice(SIZES) * rng.uniform(0.8, 1.25))
     family = FACES[rng.integers(len(FACES))]
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
@@ -222,7 +225,7 @@ def _placement(
     if not upright:
         yaw, pitch = np.clip(rng.normal(0, TURNED), -1, 1).tolist()
         bent = turn_away(bent - bent.mean(axis=0), yaw, pitch)
-    angle = np.radians(rng.normal(0, 1 if upright else 10))
+    angle = np.radians(rng.uniform(-60, 60) if rng.random() < 0.1 else rng.normal(0, 1 if upright else 10))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height])
     target = (bent - bent.mean(axis=0)) @ turn.T + centre
@@ -279,6 +282,8 @@ def _paint(
         _cover(place, shadow * np.float32(rng.uniform(0.3, 1)), np.zeros(3, np.float32))
     if rng.random() < 0.25:
         cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.5, max(0.05 * size, 0.6)))
+    if contrast > 100 and rng.random() < 0.2:  # a watermark
+        cover = cover * np.float32(rng.uniform(0.3, 0.7))
     shades = rng.normal(0, 35, 3) if rng.random() < 0.25 else np.zeros(3)
     _cover(place, cover, np.clip(colour + down * shades, 0, 255))
 
