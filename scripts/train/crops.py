@@ -32,7 +32,7 @@ class CropSettings:
     short_side: int = 736
     scales: tuple[float, float] = (0.65, 1.6)
     degrees: float = 4.0
-    unclip_ratio: float = 1.5
+    unclip_ratio: float = 1.0
 
 
 def cut_crop(

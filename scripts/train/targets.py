@@ -2,8 +2,8 @@
 
 The kernel of a line is its outline pushed inwards. The DB paper pushes by `A (1 - r^2) / L` with r = 0.4, which
 inference undoes for words of ordinary proportions; for a long line it leaves 16 % of the height, of which unclipping
-by `A' r' / L'` recovers 40 %, too little for an overlap of one half. Here the distance is the one that unclipping
-undoes exactly, whatever the proportions. For a square the two rules agree.
+by `A' r' / L'` with its ratio of 1.5 recovers 40 %, too little for an overlap of one half. Here the distance is the one
+that unclipping undoes exactly, whatever the ratio and the proportions. For a square and 1.5 the two rules agree.
 """
 
 from __future__ import annotations
