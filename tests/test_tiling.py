@@ -173,7 +173,7 @@ def test_large_and_small_text_of_one_page_are_both_found(tmp_path: Path):
         tops = [np.min(i["polygon"], axis=0)[1] for i in json.loads(out)["instances"]]
         lines[tile] = [sum(top < 800 for top in tops), sum(top >= 800 for top in tops)]
     assert lines["off"][1] < 5, "rather blots than lines"
-    assert lines["4"][0] >= lines["off"][0] >= 4
+    assert min(lines["off"][0], lines["4"][0]) >= 5, "the whole ones; that cut at the top may be found too"
     assert lines["4"][1] >= 12
 
 

@@ -198,15 +198,19 @@ def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int):
     assert (crop[targets.kernel > 0] < 128).all()
 
 
-def write_pages(folder: Path, count: int) -> list[PageFile]:
-    """Write pages of black bars, each a line."""
+def write_pages(folder: Path, count: int, text: str = "") -> list[PageFile]:
+    """Write pages of black bars, each a line, or of a text in their place."""
     for name in ("images", "gts"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number in range(count):
         page = np.full((200, 160, 3), 240, np.uint8)
         lines = [Line(rectangle(20, y, 140, y + 14), "bar") for y in range(15, 180, 40)]
         for line in lines:
-            cv2.fillPoly(page, [line.polygon.astype(np.int32)], (10, 10, 10))
+            corner = line.polygon[3].astype(int).tolist()
+            if text:
+                cv2.putText(page, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (10, 10, 10), 1, cv2.LINE_AA)
+            else:
+                cv2.fillPoly(page, [line.polygon.astype(np.int32)], (10, 10, 10))
         cv2.imwrite(str(folder / "images" / f"{number:02}.png"), page)
         write_lines(folder / "gts" / f"gt_{number:02}.txt", lines)
     return [PageFile(folder / "images" / f"{n:02}.png", folder / "gts" / f"gt_{n:02}.txt") for n in range(count)]
@@ -493,7 +497,7 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     for name in ("sroie", "tapuscorpus", "ndl_docl", "signs"):
-        write_pages(tmp_path / name, 1 if name == "signs" else 5)
+        write_pages(tmp_path / name, 1 if name == "signs" else 5, "Thresholds: F")
     command = ["thresholds", str(DEFAULT_MODEL), "--real", str(tmp_path), "--pool-validation", str(tmp_path / "signs")]
     monkeypatch.setattr("sys.argv", command)
     thresholds.main()
@@ -501,7 +505,13 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     means = [float(re.search(r"mean (\S+)", line)[1]) for line in lines]
     assert len(lines) == len(thresholds.BINARIZE) * len(thresholds.SCORES)
     assert means == sorted(means)
+    assert means[-1] > 0.8
     assert re.search(r"sroie \S+ tapuscorpus \S+ ndl_docl \S+ signs \S+$", lines[-1])
+
+    monkeypatch.setattr("sys.argv", [*command, "--unclip-ratio", "0.1"])
+    thresholds.main()
+    best = capsys.readouterr().out.splitlines()[-1]
+    assert float(re.search(r"mean (\S+)", best)[1]) < means[-1], "kernels are no outlines"
 
     monkeypatch.setattr("sys.argv", [command[0], str(tmp_path / "none"), *command[2:]])
     with pytest.raises(SystemExit, match="4"):

@@ -31,7 +31,7 @@ BINARIZE = (0.3, 0.35, 0.4, 0.45, 0.5)
 SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
 
-def measure(detector: Detector, page: PageFile) -> list[Overlaps]:
+def measure(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Overlaps]:
     """Return how a page's lines and regions lie to each other, for each threshold of `BINARIZE`."""
     image, lines = read_page(page, MAX_SHORT_SIDE)
     network_input = detector.preprocess(SourceImage(pixels_bgr=image, name=page.image.name))
@@ -39,9 +39,7 @@ def measure(detector: Detector, page: PageFile) -> list[Overlaps]:
         probability_map = detector.infer(network_input)
     overlaps = []
     for binarize in BINARIZE:
-        config = PostprocessConfig(
-            binarize_threshold=binarize, score_threshold=min(SCORES), unclip_ratio=CropSettings.unclip_ratio
-        )
+        config = PostprocessConfig(binarize_threshold=binarize, score_threshold=min(SCORES), unclip_ratio=unclip_ratio)
         found = detect_text(probability_map, network_input.image_size, config).instances
         overlaps.append(measure_page(lines, found))
     return overlaps
@@ -53,13 +51,16 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--pool-validation", type=Path, nargs="+", required=True, help="each a set of its own")
+    settings = CropSettings()
+    parser.add_argument("--short-side", type=int, default=settings.short_side, help="(default: %(default)s)")
+    parser.add_argument("--unclip-ratio", type=float, default=settings.unclip_ratio, help="(default: %(default)s)")
     arguments = parser.parse_args()
-    detector = load_detector(arguments.checkpoint)
+    detector = load_detector(arguments.checkpoint, short_side=arguments.short_side)
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
     sets |= {folder.name: list_pages(folder) for folder in arguments.pool_validation}
     scores: dict[tuple[float, float], dict[str, float]] = {t: {} for t in itertools.product(BINARIZE, SCORES)}
     for name, pages in sets.items():
-        by_page = [measure(detector, page) for page in pages]
+        by_page = [measure(detector, page, arguments.unclip_ratio) for page in pages]
         for binarize, overlaps in zip(BINARIZE, zip(*by_page, strict=True), strict=True):
             sweeps = [sweep_score_threshold(overlaps, protocol, SCORES) for protocol in get_args(Protocol)]
             for score, values in zip(SCORES, zip(*sweeps, strict=True), strict=True):
