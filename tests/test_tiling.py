@@ -165,7 +165,7 @@ def test_large_and_small_text_of_one_page_are_both_found(tmp_path: Path):
     path = tmp_path / "page.png"
     cv2.imwrite(str(path), page)
     # Below the model's own threshold: tiles move a line's score by some hundredths.
-    options = ("--short-side", 192, "--threads", 1, "--score-threshold", 0.5)
+    options = ("--short-side", 192, "--threads", 1, "--score-threshold", 0.55)
     lines = {}
     for tile in ("off", "4"):
         code, out, err = run_cli("detect", path, "--tile", tile, *options)
@@ -173,7 +173,7 @@ def test_large_and_small_text_of_one_page_are_both_found(tmp_path: Path):
         tops = [np.min(i["polygon"], axis=0)[1] for i in json.loads(out)["instances"]]
         lines[tile] = [sum(top < 800 for top in tops), sum(top >= 800 for top in tops)]
     assert lines["off"][1] < 5, "rather blots than lines"
-    assert min(lines["off"][0], lines["4"][0]) >= 5, "the whole ones; that cut at the top may be found too"
+    assert lines["4"][0] >= lines["off"][0] >= 4
     assert lines["4"][1] >= 12
 
 

@@ -51,9 +51,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--pool-validation", type=Path, nargs="+", required=True, help="each a set of its own")
-    settings = CropSettings()
-    parser.add_argument("--short-side", type=int, default=settings.short_side, help="(default: %(default)s)")
-    parser.add_argument("--unclip-ratio", type=float, default=settings.unclip_ratio, help="(default: %(default)s)")
+    parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
+    parser.add_argument("--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="(default: %(default)s)")
     arguments = parser.parse_args()
     detector = load_detector(arguments.checkpoint, short_side=arguments.short_side)
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
