@@ -45,11 +45,14 @@ def unclip_distances(
     sizes = np.array(counts, np.intp)
     ends = sizes.cumsum()
     starts = ends - sizes
-    following = np.arange(1, len(points) + 1)
-    following[ends - 1] = starts
+    following, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
+    following[ends - 1], before[starts] = starts, ends - 1
     dx, dy = x[following] - x, y[following] - y
-    areas = np.abs(np.add.reduceat(x * dy - dx * y, starts)) / 2
-    perimeters = np.add.reduceat(np.sqrt(dx * dx + dy * dy), starts)
+    # Terms and order are those of GEOS, by which the original measures: others differ in the last bit, which Clipper
+    # may round the other way. Unlike reduceat, bincount adds one after the other.
+    outline = np.arange(len(sizes)).repeat(sizes)
+    areas = np.abs(np.bincount(outline, (x - x[starts].repeat(sizes)) * (y[before] - y[following]))) / 2
+    perimeters = np.bincount(outline, np.sqrt(dx * dx + dy * dy))
     return areas * ratio / np.where(areas > 0, perimeters, 1)
 
 

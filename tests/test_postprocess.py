@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import postprocess as reference
+from shapely.geometry import Polygon
 
 from dbcpu.config import PostprocessConfig
 from dbcpu.errors import ConfigError
@@ -152,6 +153,24 @@ def test_the_unclip_distance_is_area_times_ratio_over_perimeter():
     square, line, triangle = [(0, 0), (4, 0), (4, 4), (0, 4)], [(1, 1), (9, 1)], [(0, 0), (0, 4), (3, 0)]
     distances = unclip_distances(np.array(square + line + triangle, np.int32), [4, 2, 3], 1.5)
     np.testing.assert_allclose(distances, [16 * 1.5 / 16, 0, 6 * 1.5 / 12], rtol=1e-15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), corners=st.integers(3, 40), step=st.sampled_from([0.5, 1e-4]))
+def test_unclip_distances_are_those_of_shapely_bit_for_bit(seed: int, corners: int, step: float):
+    outlines = (np.random.default_rng(seed).uniform(0, 900, (50, corners, 2)) / step).round().astype(np.float32) * step
+    outlines = outlines.astype(np.float32)
+    polygons = [Polygon(outline) for outline in outlines]
+    expected = [polygon.area * 1.5 / polygon.length for polygon in polygons]
+    assert unclip_distances(outlines.reshape(-1, 2), [corners] * 50, 1.5).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", [76, 240, 295, 415])
+def test_distances_on_the_brink_of_rounding_go_the_original_codes_way(seed: int):
+    rng = np.random.default_rng(seed)
+    probability_map = (rng.random((41, 53)) * (rng.random((41, 53)) < 0.6)).astype(np.float32)
+    config = PostprocessConfig(binarize_threshold=0.7, score_threshold=0, min_side=0, polygon_epsilon=0)
+    assert_same_as_reference(probability_map, Size(41, 53), config)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
