@@ -315,6 +315,14 @@ def test_a_sign_that_is_turned_away_is_narrower_and_its_far_side_lower(
     assert cv2.isContourConvex(turned)
 
 
+@given(seed=st.integers(0, 2**32 - 1), contrast=st.floats(0, 120), level=st.integers(0, 255))
+def test_signs_have_ink_that_can_be_told_from_the_ground(seed: int, contrast: float, level: int):
+    ground = np.full(3, level, np.float32)
+    ink = signs.readable_colour(np.random.default_rng(seed), ground, contrast)
+    assert ((ink >= 0) & (ink <= 255)).all()
+    assert np.abs(ink - ground).max() >= contrast - 1e-3
+
+
 @pytest.fixture(scope="module")
 def serif() -> fonts.Face:
     try:

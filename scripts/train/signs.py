@@ -10,17 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train.fonts import FontShelf
+from scripts.train.fonts import FontShelf, has_glyph
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
 from scripts.train.truth import Line, rectangle
 from scripts.train.wear import Picture, clouds, photograph
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
-FACES = ("sans", "sans", "display", "display", "display", "serif", "hand", "cjk_print", "cjk_display", "cjk_brush")
+FACES = (
+    *("sans", "sans", "display", "display", "display", "serif", "hand"),
+    *("cjk_print", "cjk_display", "cjk_display", "cjk_brush"),
+)
 CAMERA = 1.5  # distance of it, in lengths of the sign
 TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
 SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190)  # of characters in pixels, before a last change of up to a quarter
+EYE = np.array([0.15, 0.5, 0.35], np.float32)  # how much of a difference in blue, green and red counts
 Place = npt.NDArray[np.int_]  # (x, y)
 Colour = npt.NDArray[np.float32]  # (blue, green, red)
 
@@ -54,7 +58,7 @@ def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int
     scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
     grey = scene.mean(axis=2, keepdims=True)
     scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
-    return np.asarray(scene[..., rng.permutation(3)] * rng.uniform(0.6, 1.2), np.float32)
+    return np.asarray(scene[..., rng.permutation(3)] * rng.uniform(0.3, 1.2), np.float32)
 
 
 def _ramp(height: int) -> Picture:
@@ -163,7 +167,7 @@ def sign_page(
     upright = advert or rng.random() < 0.3
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
-    drawn = [_sign(rng, texts, shelf) for _ in range(int(32 * rng.random() ** 1.5))]
+    drawn = [_sign(rng, texts, shelf) for _ in range(int(0.8 + 32 * rng.random() ** 1.5))]
     if rng.random() < 0.5:  # the largest first, else it rarely finds a place
         drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
     for sheet, size in drawn:
@@ -177,7 +181,16 @@ def sign_page(
         taken |= place
         _paint(rng, scene, sheet, size, matrix, outline)
         lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
-    return photograph(rng, scene), lines
+    return photograph(rng, _shake(rng, scene) if rng.random() < 0.15 else scene), lines
+
+
+def _shake(rng: np.random.Generator, scene: Picture) -> Picture:
+    """Return the scene as a camera sees it that moves meanwhile, by up to seven pixels."""
+    reach = int(rng.integers(1, 4))
+    track = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    far = np.round(reach * np.array([np.cos(angle := rng.uniform(0, np.pi)), np.sin(angle)])).astype(int)
+    cv2.line(track, (reach - far).tolist(), (reach + far).tolist(), 1.0)
+    return np.asarray(cv2.filter2D(scene, -1, track / track.sum()), np.float32)
 
 
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
@@ -186,8 +199,12 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     family = FACES[rng.integers(len(FACES))]
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
+    down = han and rng.random() < 0.3
+    today = not down and has_glyph(face, "们") and rng.random() < 0.7
 
     def text() -> str:
+        if today:
+            return texts.slogan(rng, face)
         if han:
             return texts.han(rng, int(rng.integers(2, 9)), face, 0.2)
         drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 3)
@@ -195,10 +212,17 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
 
     rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]))]
     pad = size * rng.uniform(0.15, 0.6)
-    if han and rng.random() < 0.35:
+    if down:
         sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
         for number, row in enumerate(rows):
             sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
+        return sheet, size
+    if len(rows) > 1 and rng.random() < 0.15:  # labels side by side
+        gap = size * rng.uniform(1.2, 4)
+        ends = pad + np.cumsum([Sheet(1, 1).text_width(row, face, size) + gap for row in rows])
+        sheet = Sheet(int(ends[-1] - gap + pad), int(1.4 * size + 2 * pad))
+        for row, left in zip(rows, [pad, *ends.tolist()], strict=False):
+            sheet.write(left, pad, row, face, size)
         return sheet, size
     sizes = [size] * len(rows)
     if len(rows) > 1 and rng.random() < 0.5:  # a headline
@@ -268,24 +292,40 @@ def _paint(
         plain = np.broadcast_to(colours, (*shape[::-1], 3)).astype(np.float32)
         opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
         place[panel] = place[panel] * (1 - opaque) + plain[panel] * opaque
-    ground = float(place[panel].mean()) if panel.any() else 128.0
+    ground = np.asarray(place[panel].mean(axis=0) if panel.any() else np.full(3, 128), np.float32)
     contrast = rng.uniform(40, 200)
-    brighter = ground + contrast < 255 and (rng.random() < 0.5 or ground < contrast)
-    level = ground + contrast if brighter else ground - contrast
-    colour = np.clip(level + rng.normal(0, 25, 3), 0, 255).astype(np.float32)
+    colour = readable_colour(rng, ground, contrast)
     if rng.random() < 0.3:  # an outlined letter
         reach = 1 + 2 * int(rng.integers(1, max(size // 14, 1) + 1))
-        _cover(place, cv2.dilate(cover, np.ones((reach, reach), np.uint8)), 255 - colour)
-    if rng.random() < 0.2:  # its shadow
+        _cover(place, cv2.dilate(cover, np.ones((reach, reach), np.uint8)), readable_colour(rng, colour, 100))
+        if rng.random() < 0.2:  # nothing but its outline
+            colour = ground
+    if rng.random() < 0.2:  # its shadow, or its own light around it
         far = rng.integers(1, max(size // 10, 2) + 1, 2)
-        shadow = cv2.GaussianBlur(np.roll(cover, far, axis=(0, 1)), (0, 0), rng.uniform(0.5, 2))
-        _cover(place, shadow * np.float32(rng.uniform(0.3, 1)), np.zeros(3, np.float32))
+        lit = rng.random() < 0.3
+        shadow = cv2.GaussianBlur(cover, (0, 0), 0.1 * size) if lit else np.roll(cover, far, axis=(0, 1))
+        shadow = cv2.GaussianBlur(shadow, (0, 0), rng.uniform(0.5, 2))
+        _cover(place, shadow * np.float32(rng.uniform(0.3, 1)), colour if lit else np.zeros(3, np.float32))
     if rng.random() < 0.25:
         cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.5, max(0.05 * size, 0.6)))
     if contrast > 100 and rng.random() < 0.2:  # a watermark
         cover = cover * np.float32(rng.uniform(0.3, 0.7))
+    if rng.random() < 0.08:  # every letter another colour
+        stripes = np.stack([readable_colour(rng, ground, contrast) for _ in range(-(-shape[0] // size))])
+        _cover(place, cover, stripes.repeat(size, axis=0)[None, : shape[0]])
+        return
     shades = rng.normal(0, 35, 3) if rng.random() < 0.25 else np.zeros(3)
     _cover(place, cover, np.clip(colour + down * shades, 0, 255))
+
+
+def readable_colour(rng: np.random.Generator, ground: Colour, contrast: float) -> Colour:
+    """Return a grey, a pure colour or any, as far from the ground's as `contrast` (0 to 255) or as can be."""
+    drawn = rng.uniform(0, 255, (18, 3)).astype(np.float32)
+    drawn[::3] = drawn[::3].mean(axis=1, keepdims=True)
+    drawn[1::3] = 255 * (drawn[1::3] > 127)
+    drawn = rng.permutation(drawn)
+    distances = np.sqrt((drawn - ground) ** 2 @ EYE)
+    return np.asarray(drawn[(distances >= contrast).argmax() if (distances >= contrast).any() else distances.argmax()])
 
 
 def _cover(place: Picture, share: cv2.typing.MatLike, colours: npt.NDArray[np.floating]) -> None:

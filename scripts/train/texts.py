@@ -12,6 +12,11 @@ from scripts.train.truth import read_lines
 
 HIRAGANA = "".join(map(chr, range(0x3042, 0x3094)))
 KATAKANA = "".join(map(chr, range(0x30A2, 0x30F4)))
+# The 3755 most used characters of today's Chinese, as GB 2312 has them in its rows 16 to 55.
+COMMON_HAN = bytes(b for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for b in (row, cell)).decode(
+    "gb2312", "ignore"
+)
+UNITS = "元 折 号 寸 克 米 个 件 年 % cm mm kg ml W V".split()  # noqa: SIM905
 FORM_LABELS = """
 Name Date Address Phone Fax Subject Total Amount Signature Reference Account Quantity Price Description Remarks From To
 Attention Department City Code Number Brand Type Approved Received Copies Page Telephone Region Division
@@ -105,6 +110,20 @@ class Texts:
             if has_glyph(face, character):
                 out.append(character)
         return "".join(out) or "一"
+
+    def slogan(self, rng: np.random.Generator, face: Face) -> str:
+        """Return Chinese of today's signs in characters that `face` has, at times with figures, Latin, marks."""
+        parts = []
+        for _ in range(rng.integers(1, 4)):
+            draw = rng.random()
+            if draw < 0.7:
+                parts.append("".join(COMMON_HAN[i] for i in rng.integers(len(COMMON_HAN), size=rng.integers(1, 6))))
+            elif draw < 0.9:
+                parts.append(f"{rng.integers(10 ** rng.integers(1, 5))}{rng.choice(UNITS)}")
+            else:
+                parts.append(self.words(rng, 1)[0].upper())
+        joined = rng.choice(["", "", "", " ", "·", "-", "/"]).join(parts)
+        return self.drawable(joined + rng.choice(["", "", "", "", "！", "："]), face) or "一"
 
     def drawable(self, text: Sequence[str], face: Face) -> str:
         """Return the characters of `text` that `face` has."""
