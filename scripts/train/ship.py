@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("model_file", type=Path)
     parser.add_argument("--average-with", type=Path, help="another checkpoint of the run: the mean of both is written")
+    parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
     parser.add_argument("--binarize-threshold", type=float)
     parser.add_argument("--score-threshold", type=float)
     parser.add_argument(
@@ -39,6 +40,7 @@ def main() -> None:
     config = apply_overrides(
         weights.config,
         {
+            "short_side": arguments.short_side,
             "binarize_threshold": arguments.binarize_threshold,
             "score_threshold": arguments.score_threshold,
             "unclip_ratio": arguments.unclip_ratio,
