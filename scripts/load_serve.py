@@ -36,12 +36,14 @@ def main() -> None:
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 2, 8, 32])
     parser.add_argument("--requests", type=int, default=48, help="pictures for each number of clients")
+    parser.add_argument("--short-side", type=int, default=736, help="as in scripts.bench (default: %(default)s)")
     parser.add_argument("--growth", type=int, default=0, metavar="N", help="requests of small inputs")
     arguments = parser.parse_args()
     pictures = [path.read_bytes() for path in arguments.pictures]
     print("| clients | pictures/s | " + " | ".join(f"p{round(q * 100)}" for q in QUANTILES) + " | statuses |")
     print("| --- | --- |" + " --- |" * len(QUANTILES) + " --- |")
-    with local_server() as (url, _):
+    options = ("--short-side", str(arguments.short_side))
+    with local_server(*options) as (url, _):
         load(url, pictures, clients=2, requests=WARM_UP)
         for clients in arguments.clients:
             started = time.perf_counter()
@@ -49,7 +51,7 @@ def main() -> None:
             rate = len(seconds) / (time.perf_counter() - started)
             figures = " | ".join(f"{quantile(seconds, q) * 1000:.0f} ms" for q in QUANTILES)
             print(f"| {clients} | {rate:.2f} | {figures} | {dict(statuses)} |", flush=True)
-    print(f"\n`dbcpu batch`: {batch_rate(arguments.pictures, arguments.requests):.2f} pictures/s")
+    print(f"\n`dbcpu batch`: {batch_rate(arguments.pictures, arguments.requests, options):.2f} pictures/s")
     if arguments.growth:
         print_growth(pictures[0], arguments.growth)
 
@@ -110,14 +112,14 @@ def own_memory(pid: int) -> int:
     return int(re.search(r"^Pss: +(\d+)", rollup, re.MULTILINE)[1]) * 1024  # type: ignore[index]
 
 
-def batch_rate(pictures: Sequence[Path], requests: int) -> float:
-    """Return how many pictures a second `dbcpu batch` does, from its first result to its last."""
+def batch_rate(pictures: Sequence[Path], requests: int, options: Sequence[str]) -> float:
+    """Return how many pictures a second `dbcpu batch` does with these options, from its first result to its last."""
     with tempfile.TemporaryDirectory() as folder:
         source, results = Path(folder, "source"), Path(folder, "results")
         source.mkdir()
         for number, path in zip(range(requests), itertools.cycle(pictures), strict=False):
             shutil.copy(path, source / f"{number:05d}{path.suffix}")
-        subprocess.run([sys.executable, "-m", "dbcpu", "batch", source, results, "-q"], check=True)
+        subprocess.run([sys.executable, "-m", "dbcpu", "batch", source, results, "-q", *options], check=True)
         written = sorted(path.stat().st_mtime for path in results.glob("0*.json"))
         return (len(written) - 1) / (written[-1] - written[0])
 

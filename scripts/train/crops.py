@@ -29,8 +29,8 @@ class CropSettings:
     """
 
     side: int = 320
-    short_side: int = 736
-    scales: tuple[float, float] = (0.65, 1.6)
+    short_side: int = 864
+    scales: tuple[float, float] = (0.55, 1.36)
     degrees: float = 4.0
     unclip_ratio: float = 1.0
 
