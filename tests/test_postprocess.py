@@ -158,8 +158,8 @@ def test_the_unclip_distance_is_area_times_ratio_over_perimeter():
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), corners=st.integers(3, 40), step=st.sampled_from([0.5, 1e-4]))
 def test_unclip_distances_are_those_of_shapely_bit_for_bit(seed: int, corners: int, step: float):
-    outlines = (np.random.default_rng(seed).uniform(0, 900, (50, corners, 2)) / step).round().astype(np.float32) * step
-    outlines = outlines.astype(np.float32)
+    drawn = np.random.default_rng(seed).uniform(0, 900, (50, corners, 2))
+    outlines = ((drawn / step).round() * step).astype(np.float32)
     polygons = [Polygon(outline) for outline in outlines]
     expected = [polygon.area * 1.5 / polygon.length for polygon in polygons]
     assert unclip_distances(outlines.reshape(-1, 2), [corners] * 50, 1.5).tolist() == expected

@@ -36,7 +36,8 @@ class Sheet:
         """Return how much light the ink takes, from 0 to 1, float32 (H, W, 3) BGR."""
         return np.asarray(1 - self.pixels().astype(np.float32) / 255, np.float32)
 
-    def text_width(self, text: str, face: Face, size: int, spacing: float = 0.0) -> float:
+    @staticmethod
+    def text_width(text: str, face: Face, size: int, spacing: float = 0.0) -> float:
         """Return the advance of `text`, with `spacing` pixels more between characters."""
         return float(open_font(face, size).getlength(text)) + spacing * max(len(text) - 1, 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train.fonts import FontShelf, has_glyph
+from scripts.train.fonts import Face, FontShelf, has_glyph
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
 from scripts.train.truth import Line, rectangle
@@ -188,7 +188,8 @@ def _shake(rng: np.random.Generator, scene: Picture) -> Picture:
     """Return the scene as a camera sees it that moves meanwhile, by up to seven pixels."""
     reach = int(rng.integers(1, 4))
     track = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    far = np.round(reach * np.array([np.cos(angle := rng.uniform(0, np.pi)), np.sin(angle)])).astype(int)
+    angle = rng.uniform(0, np.pi)
+    far = np.round(reach * np.array([np.cos(angle), np.sin(angle)])).astype(int)
     cv2.line(track, (reach - far).tolist(), (reach + far).tolist(), 1.0)
     return np.asarray(cv2.filter2D(scene, -1, track / track.sum()), np.float32)
 
@@ -200,7 +201,7 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
     down = han and rng.random() < 0.3
-    today = not down and has_glyph(face, "们") and rng.random() < 0.7
+    today = han and not down and has_glyph(face, "们") and rng.random() < 0.7
 
     def text() -> str:
         if today:
@@ -213,29 +214,45 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]))]
     pad = size * rng.uniform(0.15, 0.6)
     if down:
-        sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
-        for number, row in enumerate(rows):
-            sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
-        return sheet, size
-    if len(rows) > 1 and rng.random() < 0.15:  # labels side by side
-        gap = size * rng.uniform(1.2, 4)
-        ends = pad + np.cumsum([Sheet(1, 1).text_width(row, face, size) + gap for row in rows])
-        sheet = Sheet(int(ends[-1] - gap + pad), int(1.4 * size + 2 * pad))
-        for row, left in zip(rows, [pad, *ends.tolist()], strict=False):
-            sheet.write(left, pad, row, face, size)
-        return sheet, size
+        return _columns(rows, face, size, pad), size
+    if len(rows) > 1 and rng.random() < 0.15:
+        return _labels(rng, rows, face, size, pad), size
+    return _stack(rng, rows, face, size, pad), size
+
+
+def _columns(rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
+    """Write the rows downwards, beside each other."""
+    sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
+    for number, row in enumerate(rows):
+        sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
+    return sheet
+
+
+def _labels(rng: np.random.Generator, rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
+    """Write the rows side by side, too far from each other to be one line."""
+    gap = size * rng.uniform(1.2, 4)
+    width = sum(Sheet.text_width(row, face, size) + gap for row in rows) - gap
+    sheet = Sheet(int(width + 2 * pad), int(1.4 * size + 2 * pad))
+    x = pad
+    for row in rows:
+        x = sheet.write(x, pad, row, face, size) + gap
+    return sheet
+
+
+def _stack(rng: np.random.Generator, rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
+    """Write the rows below each other, at times with a headline, at times spaced out."""
     sizes = [size] * len(rows)
-    if len(rows) > 1 and rng.random() < 0.5:  # a headline
+    if len(rows) > 1 and rng.random() < 0.5:
         sizes[0] = int(size * rng.uniform(1.4, 3))
     spacing = rng.uniform(0.1, 0.6) if rng.random() < 0.15 else 0.0
-    widths = [Sheet(1, 1).text_width(row, face, big, big * spacing) for row, big in zip(rows, sizes, strict=True)]
+    widths = [Sheet.text_width(row, face, big, big * spacing) for row, big in zip(rows, sizes, strict=True)]
     leading, aligned = rng.uniform(1.15, 1.6), rng.choice([0.0, 0.0, 0.5, 1.0])
     sheet = Sheet(int(max(widths) + 2 * pad), int(sum(sizes) * leading + 2 * pad))
     y = pad
     for row, big, wide in zip(rows, sizes, widths, strict=True):
         sheet.write(pad + (max(widths) - wide) * aligned, y, row, face, big, spacing=big * spacing)
         y += big * leading
-    return sheet, size
+    return sheet
 
 
 def _placement(
@@ -325,7 +342,9 @@ def readable_colour(rng: np.random.Generator, ground: Colour, contrast: float) -
     drawn[1::3] = 255 * (drawn[1::3] > 127)
     drawn = rng.permutation(drawn)
     distances = np.sqrt((drawn - ground) ** 2 @ EYE)
-    return np.asarray(drawn[(distances >= contrast).argmax() if (distances >= contrast).any() else distances.argmax()])
+    return np.asarray(
+        drawn[np.minimum(distances, contrast).argmax()]
+    )  # the first that is far enough, else the farthest
 
 
 def _cover(place: Picture, share: cv2.typing.MatLike, colours: npt.NDArray[np.floating]) -> None:
