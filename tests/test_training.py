@@ -239,6 +239,14 @@ def test_a_growing_source_is_used_once_it_has_pages(tmp_path: Path):
     assert len(sources[1].pages) == 1
 
 
+def test_larger_crops_come_fewer_to_a_batch(tmp_path: Path):
+    write_pages(tmp_path, 2)
+    settings = CropSettings(side=64, short_side=160)
+    reader = CropReader([Source(tmp_path, 1.0)], settings, np.random.default_rng(0), other_sides=(96, 256))
+    shapes = {reader.draw_batch(4)[1].kernel.shape for _ in range(20)}
+    assert shapes == {(4, 64, 64), (2, 96, 96), (1, 256, 256)}
+
+
 def test_a_folder_without_pages_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match="no pages"):
         CropReader([Source(tmp_path, 1.0)], CropSettings(), np.random.default_rng(0))
@@ -395,6 +403,16 @@ def test_steps_on_one_batch_lower_its_loss(bars: Path, threshold_head: bool):
     for _ in range(4):
         last = trainer.train_step(reader).total.item()
     assert last < 0.9 * first
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_fixed_norms_keep_their_statistics_while_everything_else_learns(bars: Path, fixed: bool):
+    trainer, reader = make_trainer(bars, threshold_head=False, fixed_norms=fixed)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train_step(reader)
+    kept = {name for name, tensor in trainer.model.state_dict().items() if torch.equal(tensor, before[name])}
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert kept == (statistics if fixed else set())
 
 
 def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars: Path, tmp_path: Path):

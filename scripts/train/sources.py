@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,24 @@ class Source:
 
 
 class CropReader:
-    """Draws crops from sources; all its randomness comes from the generator it is given."""
+    """Draws crops from sources; all its randomness comes from the generator it is given.
 
-    def __init__(self, sources: Sequence[Source], settings: CropSettings, rng: np.random.Generator) -> None:
+    Args:
+        sources: the folders to draw from.
+        settings: how crops are cut.
+        rng: the generator.
+        other_sides: sides of crops, beside the settings' own, that batches may be of, each as often.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settings: CropSettings,
+        rng: np.random.Generator,
+        other_sides: Sequence[int] = (),
+    ) -> None:
         self.sources, self.settings, self.rng = list(sources), settings, rng
+        self._variants = [replace(settings, side=side) for side in (settings.side, *other_sides)]
         self._cache: dict[Path, tuple[npt.NDArray[np.uint8], list[Line]]] = {}
         self.refresh()
 
@@ -72,13 +86,18 @@ class CropReader:
                 raise UsageError("no pages: expected images/ and gts/gt_*.txt", where=source.folder)
 
     def draw_batch(self, count: int) -> tuple[list[npt.NDArray[np.uint8]], Targets]:
-        """Return `count` crops, uint8 (side, side, 3) BGR, and their targets stacked to (count, side, side)."""
+        """Return N crops, uint8 (side, side, 3) BGR, and their targets stacked to (N, side, side).
+
+        N is `count` for the settings' own side, and for another as many as have about as many pixels, at least one.
+        """
+        settings = self._variants[self.rng.integers(len(self._variants))]
+        count = max(round(count * (self.settings.side / settings.side) ** 2), 1)
         shares = np.array([source.share if source.pages else 0.0 for source in self.sources])
         crops, targets = [], []
         for pick in self.rng.choice(len(self.sources), count, p=shares / shares.sum()):
             pages = self.sources[pick].pages
             image, lines = self._read(pages[self.rng.integers(len(pages))])
-            crop, target = cut_crop(image, lines, self.settings, self.rng)
+            crop, target = cut_crop(image, lines, settings, self.rng)
             crops.append(recolour(crop, self.rng))
             targets.append(target)
         return crops, Targets(*(np.stack(maps) for maps in zip(*targets, strict=True)))

@@ -129,6 +129,7 @@ def _draw_border(
     cv2.polylines(window, [local], True, 0, 1, shift=4)
     away = cv2.distanceTransform(window, cv2.DIST_L2, 5)[reach:-reach, reach:-reach]
     rows, columns = slice(top, bottom), slice(left, right)
-    np.maximum(border[rows, columns], 1 - np.minimum(away / max(distance, 1e-6), 1), out=border[rows, columns])
+    fall = max(distance, 1e-6)
+    np.maximum(border[rows, columns], 1 - np.minimum(away, fall) / fall, out=border[rows, columns])
     for ring in offset_outline(polygon, distance):
         _fill(mask, [ring], 1.0)

@@ -119,11 +119,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--validation-pages", type=int, default=8, help="of each kind, at most (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=defaults.batch, help="crops a step (default: %(default)s)")
     parser.add_argument("--side", type=int, default=320, help="of a crop in pixels (default: %(default)s)")
+    sides = "of the crops of other steps, as often, with about as many pixels to a step"
+    parser.add_argument("--other-side", type=int, action="append", default=[], metavar="SIDE", help=sides)
     parser.add_argument(
         "--learning-rate", type=float, default=defaults.learning_rate, help="peak (default: %(default)s)"
     )
     parser.add_argument("--deformable", action="store_true", help="with deformable convolutions in layers 2-4")
     parser.add_argument("--no-threshold-head", action="store_true", help="train the probability map alone, faster")
+    fixed = "keep the statistics of batch normalisation as they are in --start"
+    parser.add_argument("--fixed-norms", action="store_true", help=fixed)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
@@ -150,6 +154,7 @@ def _prepare(arguments: argparse.Namespace) -> Run:
             learning_rate=arguments.learning_rate,
             deformable=arguments.deformable,
             threshold_head=not arguments.no_threshold_head,
+            fixed_norms=arguments.fixed_norms,
             seed=arguments.seed,
         ),
         device,
@@ -164,7 +169,7 @@ def _prepare(arguments: argparse.Namespace) -> Run:
         validation["synthetic"] = list_pages(arguments.pool_validation)
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
     sources.append(Source(arguments.pool, 1 - arguments.real_share, growing=True))
-    reader = CropReader(sources, CropSettings(side=arguments.side), trainer.rng)
+    reader = CropReader(sources, CropSettings(side=arguments.side), trainer.rng, arguments.other_side)
     run = Run(trainer, reader, validation, out)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.stop)

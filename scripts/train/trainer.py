@@ -37,6 +37,8 @@ class TrainSettings:
         deformable: whether layers 2-4 have deformable convolutions. From random weights their offsets soon reach many
             pixels and gradients through them are noise: train without, then `--start` a deformable run from that.
         threshold_head: whether to train the threshold map too; without, a step takes a fifth less time.
+        fixed_norms: whether batch normalisation uses its running statistics, as inference does, and leaves them as they
+            are: for going on from trained weights, as those of a few crops of different kinds are noise.
         warm_up: steps until the peak.
         weight_decay: of convolution weights.
         average_decay: of the moving average that is validated and saved.
@@ -48,6 +50,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     deformable: bool = False
     threshold_head: bool = True
+    fixed_norms: bool = False
     warm_up: int = 100
     weight_decay: float = 1e-4
     average_decay: float = 0.998
@@ -68,6 +71,7 @@ class Trainer:
         self._layout = torch.channels_last if self.bfloat16 else torch.contiguous_format
         self.model = build_model(config).to(device)
         self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
+        self._norms = [module for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
         self.rng = np.random.default_rng(settings.seed)
@@ -97,6 +101,9 @@ class Trainer:
         x = torch.from_numpy(network_input(crops)).to(self.device, memory_format=self._layout)
         maps = [torch.from_numpy(m).to(self.device) for m in targets]
         self.model.train()
+        if self.settings.fixed_norms:
+            for norm in self._norms:
+                norm.eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             if self.settings.threshold_head:
                 probability, threshold = (m[:, 0] for m in self.model.forward_training(x))
