@@ -23,7 +23,7 @@ FACES = (
 )
 CAMERA = 1.5  # distance of it, in lengths of the sign
 TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
-SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190)  # of characters in pixels, before a last change of up to a quarter
+SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190, 280)  # of characters in pixels, later changed by up to a quarter
 EYE = np.array([0.15, 0.5, 0.35], np.float32)  # how much of a difference in blue, green and red counts
 Place = npt.NDArray[np.int_]  # (x, y)
 Colour = npt.NDArray[np.float32]  # (blue, green, red)
@@ -201,14 +201,15 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
     down = han and rng.random() < 0.3
-    today = han and not down and has_glyph(face, "们") and rng.random() < 0.7
+    brief = size > 100 and rng.random() < 0.6  # few enough that they stay large
+    today = han and not down and not brief and has_glyph(face, "们") and rng.random() < 0.7
 
     def text() -> str:
         if today:
             return texts.slogan(rng, face)
         if han:
-            return texts.han(rng, int(rng.integers(2, 9)), face, 0.2)
-        drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 3)
+            return texts.han(rng, int(rng.integers(1, 5 if brief else 9)), face, 0.2)
+        drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 1 if brief else 3)
         return drawn.upper() if capitals else drawn
 
     rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]))]
