@@ -343,9 +343,8 @@ def readable_colour(rng: np.random.Generator, ground: Colour, contrast: float) -
     drawn[1::3] = 255 * (drawn[1::3] > 127)
     drawn = rng.permutation(drawn)
     distances = np.sqrt((drawn - ground) ** 2 @ EYE)
-    return np.asarray(
-        drawn[np.minimum(distances, contrast).argmax()]
-    )  # the first that is far enough, else the farthest
+    # The first that is far enough, else the farthest.
+    return np.asarray(drawn[np.minimum(distances, contrast).argmax()])
 
 
 def _cover(place: Picture, share: cv2.typing.MatLike, colours: npt.NDArray[np.floating]) -> None:

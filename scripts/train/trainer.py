@@ -71,7 +71,8 @@ class Trainer:
         self._layout = torch.channels_last if self.bfloat16 else torch.contiguous_format
         self.model = build_model(config).to(device)
         self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
-        self._norms = [module for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        norms = [module for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        self._fixed_norms = norms if settings.fixed_norms else []
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
         self.rng = np.random.default_rng(settings.seed)
@@ -101,9 +102,8 @@ class Trainer:
         x = torch.from_numpy(network_input(crops)).to(self.device, memory_format=self._layout)
         maps = [torch.from_numpy(m).to(self.device) for m in targets]
         self.model.train()
-        if self.settings.fixed_norms:
-            for norm in self._norms:
-                norm.eval()
+        for norm in self._fixed_norms:
+            norm.eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             if self.settings.threshold_head:
                 probability, threshold = (m[:, 0] for m in self.model.forward_training(x))
