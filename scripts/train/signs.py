@@ -58,7 +58,9 @@ def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int
     scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
     grey = scene.mean(axis=2, keepdims=True)
     scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
-    return np.asarray(scene[..., rng.permutation(3)] * rng.uniform(0.3, 1.2), np.float32)
+    if rng.random() < 0.3:
+        scene = scene[..., rng.permutation(3)]
+    return np.asarray(scene * np.float32(rng.uniform(0.3, 1.2)), np.float32)
 
 
 def _ramp(height: int) -> Picture:
@@ -181,7 +183,19 @@ def sign_page(
         taken |= place
         _paint(rng, scene, sheet, size, matrix, outline)
         lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
-    return photograph(rng, _shake(rng, scene) if rng.random() < 0.15 else scene), lines
+    if rng.random() < 0.15:
+        scene = _shake(rng, scene)
+    if rng.random() < 0.15:
+        scene = _coarsen(rng, scene)
+    return photograph(rng, scene), lines
+
+
+def _coarsen(rng: np.random.Generator, scene: Picture) -> Picture:
+    """Return the scene as a lesser camera sees it, or a picture that was enlarged."""
+    height, width = scene.shape[:2]
+    factor = rng.uniform(1.3, 2.5)
+    small = cv2.resize(scene, (int(width / factor), int(height / factor)), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _shake(rng: np.random.Generator, scene: Picture) -> Picture:
@@ -216,7 +230,7 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     pad = size * rng.uniform(0.15, 0.6)
     if down:
         return _columns(rows, face, size, pad), size
-    if len(rows) > 1 and rng.random() < 0.15:
+    if len(rows) > 1 and rng.random() < 0.25:
         return _labels(rng, rows, face, size, pad), size
     return _stack(rng, rows, face, size, pad), size
 
@@ -293,12 +307,14 @@ def _paint(
 ) -> None:
     """Paint the sheet's ink into the scene, in colours that can be told from the ground, at times on a panel.
 
-    Letters may be of two colours, outlined, with a shadow, out of focus. `size` is that of the smallest on the sheet,
-    `matrix` the homography (3, 3) from the sheet to the scene, `outline` what it makes of the sheet's corners, (4, 2).
+    Letters may be of two colours, outlined, with a shadow, out of focus, in the light and shade of what is below.
+    `size` is that of the smallest on the sheet, `matrix` the homography (3, 3) from the sheet to the scene, `outline`
+    what it makes of the sheet's corners, (4, 2).
     """
     left, top = np.maximum(outline.min(axis=0) - 8, 0).astype(int)
     right, bottom = np.minimum(outline.max(axis=0) + 8, scene.shape[1::-1]).astype(int)
     place = scene[top:bottom, left:right]
+    shade = _shade(rng, place)
     shape = (int(right - left), int(bottom - top))
     matrix = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
     ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
@@ -309,7 +325,7 @@ def _paint(
         colours = rng.uniform(0, 255, 3) + down * (rng.normal(0, 40, 3) if rng.random() < 0.3 else np.zeros(3))
         plain = np.broadcast_to(colours, (*shape[::-1], 3)).astype(np.float32)
         opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
-        place[panel] = place[panel] * (1 - opaque) + plain[panel] * opaque
+        place[panel] = place[panel] * (1 - opaque) + (plain * shade)[panel] * opaque
     ground = np.asarray(place[panel].mean(axis=0) if panel.any() else np.full(3, 128), np.float32)
     contrast = rng.uniform(40, 200)
     colour = readable_colour(rng, ground, contrast)
@@ -330,10 +346,19 @@ def _paint(
         cover = cover * np.float32(rng.uniform(0.3, 0.7))
     if rng.random() < 0.08:  # every letter another colour
         stripes = np.stack([readable_colour(rng, ground, contrast) for _ in range(-(-shape[0] // size))])
-        _cover(place, cover, stripes.repeat(size, axis=0)[None, : shape[0]])
+        _cover(place, cover, stripes.repeat(size, axis=0)[None, : shape[0]] * shade)
         return
     shades = rng.normal(0, 35, 3) if rng.random() < 0.25 else np.zeros(3)
-    _cover(place, cover, np.clip(colour + down * shades, 0, 255))
+    _cover(place, cover, np.clip(colour + down * shades, 0, 255) * shade)
+
+
+def _shade(rng: np.random.Generator, place: Picture) -> npt.NDArray[np.float32]:
+    """Return the light on each pixel of a place, (H, W, 1), about 1: most often the same everywhere."""
+    if rng.random() < 0.6:
+        return np.ones((1, 1, 1), np.float32)
+    grey = cv2.GaussianBlur(place.mean(axis=2), (0, 0), rng.uniform(0.5, 6)).astype(np.float32)
+    relative = np.clip((grey + 30) / (grey.mean() + 30), 0.3, 2) ** np.float32(rng.uniform(0.3, 1))
+    return np.asarray(relative[..., None], np.float32)
 
 
 def readable_colour(rng: np.random.Generator, ground: Colour, contrast: float) -> Colour:
