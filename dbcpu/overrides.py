@@ -47,7 +47,9 @@ def apply_overrides(config: DetectorConfig, overrides: Overrides) -> DetectorCon
     if len(sizes) > 1:
         raise UsageError(f"{' and '.join(sizes)} exclude each other", remedy="give the one that should decide")
     # A size that is given means the original's rule for it, whatever the family of the weights does by itself.
-    stated: dict[str, object] = {"rounding": "up", "resized_as": "float32"} if sizes else {}
+    stated: dict[str, object] = {}
+    if sizes:
+        stated = {"rounding": "up", "resized_as": "float32", "elongated_short_side": None}
     if "size" in given:
         height, width = overrides["size"] or (0, 0)
         stated |= {"resize": "exact", "height": height, "width": width}

@@ -34,6 +34,7 @@ _ELONGATED_PIXELS = 4_000_000
 # also faster, since a band stays in the cache.
 _BANDED_PIXELS = 1_000_000
 _BAND_PIXELS = 100_000
+_PAPER_RATIO = math.sqrt(2)  # of ISO 216: the long side by the short one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,12 +68,21 @@ def content_size(config: PreprocessConfig, image_size: Size) -> Size:
     if config.resize == "exact":
         return Size(to_multiple(config.height or 0), to_multiple(config.width or 0))
     by_height = config.resize == "height" or height < width
-    target = (config.height or 0) if config.resize == "height" else config.short_side
+    target = (config.height or 0) if config.resize == "height" else _short_side(config, image_size)
     # original: the free side follows the fixed one as it will be; DBNet.pytorch rounds both at the end.
     fixed = _round_up(target) if config.rounding == "up" else target
     if by_height:
         return Size(to_multiple(fixed), to_multiple(fixed / height * width))
     return Size(to_multiple(fixed / width * height), to_multiple(fixed))
+
+
+def _short_side(config: PreprocessConfig, image_size: Size) -> int:
+    """Return what the short side of this picture becomes, before rounding."""
+    if config.elongated_short_side is None:
+        return config.short_side
+    relative_ratio = max(image_size) / min(image_size) / _PAPER_RATIO
+    as_a_sheet = int(config.short_side / math.sqrt(max(1.0, relative_ratio)))
+    return max(as_a_sheet, min(config.elongated_short_side, config.short_side))
 
 
 def _round_up(pixels: float) -> int:

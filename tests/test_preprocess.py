@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -45,6 +46,34 @@ def test_both_sides_are_multiples_of_32_and_the_ratio_is_kept(height: int, width
     assert min(size) == target
     ratio = max(height, width) / min(height, width)
     assert max(size) - 32 - 1e-3 <= target * ratio <= max(size) + 1e-3
+
+
+@given(st.integers(1, 20000), st.integers(1, 20000), st.integers(1, 2000), st.integers(1, 2000))
+def test_elongated_pictures_get_the_pixels_of_a_sheet_of_paper_down_to_a_short_side(
+    height: int, width: int, short_side: int, least: int
+):
+    elongated = PreprocessConfig(short_side=short_side, elongated_short_side=least)
+    size, ordinary = (
+        content_size(elongated, Size(height, width)),
+        content_size(replace(elongated, elongated_short_side=None), Size(height, width)),
+    )
+    ratio = max(height, width) / min(height, width)
+    if ratio <= math.sqrt(2) or least >= short_side:
+        assert size == ordinary
+        return
+    short, long = sorted(size)
+    assert math.ceil(least / 32) * 32 <= short <= min(ordinary)
+    assert long - 32 - 1e-3 <= short * ratio <= long + 1e-3
+    if short > math.ceil(least / 32) * 32:
+        pixels = short_side**2 * math.sqrt(2)
+        assert (short - 32) ** 2 * ratio <= pixels <= (short + 1) ** 2 * ratio
+
+
+def test_a_receipt_is_made_smaller_than_a_page_but_a_strip_no_smaller_than_a_receipt():
+    config = PreprocessConfig(short_side=928, elongated_short_side=736)
+    assert content_size(config, Size(1414, 1000)).width == 928
+    assert content_size(config, Size(2000, 1000)) == Size(1600, 800)
+    assert content_size(config, Size(1000, 9000)).height == 736
 
 
 def test_the_other_rules_fix_the_height_or_both_sides():

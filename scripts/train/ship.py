@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("model_file", type=Path)
     parser.add_argument("--average-with", type=Path, help="another checkpoint of the run: the mean of both is written")
     parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
+    parser.add_argument("--elongated-short-side", type=int, help="see dbcpu.config.PreprocessConfig")
     parser.add_argument("--binarize-threshold", type=float)
     parser.add_argument("--score-threshold", type=float)
     parser.add_argument(
@@ -46,6 +47,7 @@ def main() -> None:
             "unclip_ratio": arguments.unclip_ratio,
         },
     )
+    preprocess = replace(config.preprocess, elongated_short_side=arguments.elongated_short_side)
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
     if arguments.average_with:
@@ -54,7 +56,9 @@ def main() -> None:
     require_finite(replace(weights, tensors=tensors))
     model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
     origin = replace(weights.origin, file_name="trained by scripts/train", dropped=())
-    write_model_file(arguments.model_file, tensors, replace(config, model=model), origin, replace=True)
+    write_model_file(
+        arguments.model_file, tensors, replace(config, model=model, preprocess=preprocess), origin, replace=True
+    )
     print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
 
 

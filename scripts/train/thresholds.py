@@ -1,7 +1,8 @@
 """Choose the thresholds of a trained checkpoint: F on held-back pages for a grid of them, the best last.
 
-    python -m scripts.train.thresholds RUN/best --real ../shared/data/train --pool-validation POOL/form POOL/sign ...
+    python -m scripts.train.thresholds CANDIDATE --real ../shared/data/train --pool-validation POOL/form POOL/sign ...
 
+CANDIDATE is what `scripts.train.ship` wrote, and pages are read at the size that it states.
 F is the mean of the two protocols of `dbcpu evaluate` (one asks for lines as the truth has them, the other takes a line
 in pieces, at a discount), and the mean is over the sets, each counting the same.
 """
@@ -48,13 +49,12 @@ def measure(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Ove
 @errors_told()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("candidate", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--pool-validation", type=Path, nargs="+", required=True, help="each a set of its own")
-    parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
     parser.add_argument("--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="(default: %(default)s)")
     arguments = parser.parse_args()
-    detector = load_detector(arguments.checkpoint, short_side=arguments.short_side)
+    detector = load_detector(arguments.candidate)
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
     sets |= {folder.name: list_pages(folder) for folder in arguments.pool_validation}
     scores: dict[tuple[float, float], dict[str, float]] = {t: {} for t in itertools.product(BINARIZE, SCORES)}
