@@ -51,9 +51,10 @@ MAX_WORKING_PIXELS = 128_000_000  # the map takes 4 bytes for each, the picture 
 _OVERLAP = 128  # pixels of the working size, give or take 32
 _COARSER = 4  # from one size to the next; networks read letters over a range wider than this
 # Kernels of the coarser size are taken over from half a height of so many of its pixels on, where the finer size has
-# one not much lower: under tall lines that measured 0.48 to 0.94 of it, under small lines that ran together 0.15 to
-# 0.45, but for a few. Very tall ones are in scraps at the finer size, which cover little of them.
-_TALL, _AS_TALL = 3.0, 0.47
+# one not much lower: under tall lines that measured 0.5 to 1.7 of it. Small lines that ran together are mostly of less
+# than 5 pixels, and what is under them measured 0 to 0.8. Very tall ones are in scraps at the finer size, which cover
+# little of them.
+_TALL, _AS_TALL = 5.0, 0.47
 _VERY_TALL, _SCRAPS = 7.0, 0.25
 _BLANK = 3  # grey levels; on real pages pressed into fewer, no probability came above 0.2, into four 0.34
 
