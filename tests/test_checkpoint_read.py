@@ -209,6 +209,16 @@ def test_flipped_bytes_give_tensors_or_a_checkpoint_error(tmp_path: Path, zipped
         assert all(isinstance(tensor, torch.Tensor) for tensor in raw.tensors.values())
 
 
+def test_an_archive_with_a_name_that_is_no_text_is_damaged_and_nothing_else(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "final", "w") as archive:
+        archive.writestr("archive/vérsion", b"3")
+    content = (tmp_path / "final").read_bytes()
+    (tmp_path / "final").write_bytes(content.replace("é".encode(), b"\xff\xff"))
+    assert forbidden_globals(tmp_path / "final") == []
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "final")
+
+
 def test_a_program_under_two_names_is_not_run(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "final", "w") as archive:
         archive.writestr("archive/data.pkl", b"cposix\nsystem\n(Vexit 1\ntR.")

@@ -26,7 +26,7 @@ NUMPY_SCALARS: list[Any] = [
 
 # A pre-1.6 stream is a magic number, a protocol version, the system's facts, the object, and the storages' keys.
 _PICKLES_IN_STREAM = 5
-_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _PUTS = ("BINPUT", "LONG_BINPUT", "PUT")
 _GETS = ("BINGET", "LONG_BINGET", "GET")
 
@@ -38,7 +38,7 @@ def forbidden_globals(path: Path) -> list[str]:
     """
     asked: set[str] = set()
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with contextlib.suppress(*_DAMAGES), zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.rpartition("/")[2] == "data.pkl":
                     with contextlib.suppress(*_DAMAGES), archive.open(member) as stream:
