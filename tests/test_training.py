@@ -28,12 +28,13 @@ from scripts.train.curve import draw_curve
 from scripts.train.losses import balanced_cross_entropy, detection_losses
 from scripts.train.sheet import Sheet
 from scripts.train.sources import CropReader, Source, split_pages
+from scripts.train.stream import TensorBatch, open_stream
 from scripts.train.targets import draw_targets, offset_outline, shrink_distance, smooth_outline
 from scripts.train.trainer import Trainer, TrainSettings
 from scripts.train.truth import Line, PageFile, read_lines, rectangle, write_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -153,7 +154,7 @@ def test_a_batch_without_text_still_has_a_finite_loss_and_gradient():
 
 def test_perfect_maps_cost_almost_nothing():
     targets = draw_targets([Line(rectangle(20, 30, 120, 60))], Size(96, 160), 1.5)
-    kernel, kernel_mask, border, border_mask = (torch.from_numpy(m)[None] for m in targets)
+    kernel, kernel_mask, border, border_mask = (torch.from_numpy(m)[None].float() for m in targets)
     losses = detection_losses(kernel, border, kernel, kernel_mask, border, border_mask)
     assert losses.total.item() < 1e-3
 
@@ -231,9 +232,9 @@ def test_a_growing_source_is_used_once_it_has_pages(tmp_path: Path):
     write_pages(tmp_path / "real", 2)
     sources = [Source(tmp_path / "real", 1.0), Source(tmp_path / "pool", 9.0, growing=True)]
     reader = CropReader(sources, CropSettings(side=64, short_side=160), np.random.default_rng(0))
-    crops, targets = reader.draw_batch(3)
-    assert [crop.shape for crop in crops] == [(64, 64, 3)] * 3
-    assert targets.kernel.shape == (3, 64, 64)
+    crops, kernel, *_ = reader.draw_batch(3)
+    assert crops.shape == (3, 64, 64, 3)
+    assert kernel.shape == (3, 64, 64)
     write_pages(tmp_path / "pool", 1)
     reader.refresh()
     assert len(sources[1].pages) == 1
@@ -243,8 +244,21 @@ def test_larger_crops_come_fewer_to_a_batch(tmp_path: Path):
     write_pages(tmp_path, 2)
     settings = CropSettings(side=64, short_side=160)
     reader = CropReader([Source(tmp_path, 1.0)], settings, np.random.default_rng(0), other_sides=(96, 256))
-    shapes = {reader.draw_batch(4)[1].kernel.shape for _ in range(20)}
+    shapes = {reader.draw_batch(4)[1].shape for _ in range(20)}
     assert shapes == {(4, 64, 64), (2, 96, 96), (1, 256, 256)}
+
+
+def test_workers_cut_crops_of_their_own_that_the_seed_repeats(tmp_path: Path):
+    write_pages(tmp_path, 2)
+    settings = CropSettings(side=64, short_side=160, borders=False)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        batches = open_stream(CropReader([Source(tmp_path, 1.0)], settings, np.random.default_rng(0)), 4, workers=2)
+        runs.append([next(batches) for _ in range(4)])
+    assert [[t.shape for t in batch] for batch in runs[0]] == [[(4, 64, 64, 3), (4, 64, 64), (4, 64, 64)]] * 4
+    assert all(torch.equal(a, b) for pair in zip(*runs, strict=True) for a, b in zip(*pair, strict=True))
+    assert len({batch[0].numpy().tobytes() for batch in runs[0]}) == 4
 
 
 def test_a_folder_without_pages_is_named(tmp_path: Path):
@@ -381,10 +395,10 @@ def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(s
 # The loop
 
 
-def make_trainer(folder: Path, **settings: Any) -> tuple[Trainer, CropReader]:
-    trainer = Trainer(TrainSettings(minutes=60, batch=2, warm_up=1, **settings), torch.device("cpu"))
+def make_trainer(folder: Path, **settings: Any) -> tuple[Trainer, Iterator[TensorBatch]]:
+    trainer = Trainer(TrainSettings(minutes=60, warm_up=1, **settings), torch.device("cpu"))
     crop = CropSettings(side=64, short_side=160, scales=(0.9, 1.1))
-    return trainer, CropReader([Source(folder, 1.0)], crop, trainer.rng)
+    return trainer, open_stream(CropReader([Source(folder, 1.0)], crop, trainer.rng), 2, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -396,36 +410,35 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("threshold_head", [True, False])
 def test_steps_on_one_batch_lower_its_loss(bars: Path, threshold_head: bool):
-    trainer, reader = make_trainer(bars, threshold_head=threshold_head)
-    batch = reader.draw_batch(2)
-    reader.draw_batch = lambda _count: batch
-    first = trainer.train_step(reader).total.item()
+    trainer, batches = make_trainer(bars, threshold_head=threshold_head)
+    batch = next(batches)
+    first = trainer.train_step(batch).total.item()
     for _ in range(4):
-        last = trainer.train_step(reader).total.item()
+        last = trainer.train_step(batch).total.item()
     assert last < 0.9 * first
 
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_fixed_norms_keep_their_statistics_while_everything_else_learns(bars: Path, fixed: bool):
-    trainer, reader = make_trainer(bars, threshold_head=False, fixed_norms=fixed)
+    trainer, batches = make_trainer(bars, threshold_head=False, fixed_norms=fixed)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    trainer.train_step(reader)
+    trainer.train_step(next(batches))
     kept = {name for name, tensor in trainer.model.state_dict().items() if torch.equal(tensor, before[name])}
     statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     assert kept == (statistics if fixed else set())
 
 
 def test_a_resumed_run_continues_as_if_it_had_not_stopped(bars: Path, tmp_path: Path):
-    trainer, reader = make_trainer(bars)
-    trainer.train_step(reader)
+    trainer, batches = make_trainer(bars)
+    trainer.train_step(next(batches))
     trainer.minutes = 12.5
     write_atomically(tmp_path / "state", trainer.state())
-    uninterrupted = trainer.train_step(reader).total.item()
+    uninterrupted = trainer.train_step(next(batches)).total.item()
 
-    resumed, reader = make_trainer(bars, seed=7)
+    resumed, batches = make_trainer(bars, seed=7)
     resumed.load_state(read_state(tmp_path / "state"))
     assert (resumed.step, resumed.minutes) == (1, 12.5)
-    assert resumed.train_step(reader).total.item() == pytest.approx(uninterrupted, rel=1e-5)
+    assert resumed.train_step(next(batches)).total.item() == pytest.approx(uninterrupted, rel=1e-5)
     for name, tensor in trainer.average.model.state_dict().items():
         assert torch.allclose(tensor.float(), resumed.average.model.state_dict()[name].float(), atol=1e-5), name
 

@@ -13,8 +13,6 @@ from dbcpu.geometry import Size
 from scripts.train.targets import Targets, draw_targets
 from scripts.train.truth import Line
 
-MEAN_BGR = np.array([122.67891434, 116.66876762, 104.00698793], np.float32)  # as in dbcpu.config, the original's order
-
 
 @dataclass(frozen=True, kw_only=True)
 class CropSettings:
@@ -26,6 +24,7 @@ class CropSettings:
         scales: lowest and highest factor on top of that, drawn log-uniformly.
         degrees: largest rotation.
         unclip_ratio: see `draw_targets`.
+        borders: likewise.
     """
 
     side: int = 320
@@ -33,6 +32,7 @@ class CropSettings:
     scales: tuple[float, float] = (0.55, 1.36)
     degrees: float = 4.0
     unclip_ratio: float = 1.0
+    borders: bool = True
 
 
 def cut_crop(
@@ -63,7 +63,8 @@ def cut_crop(
     )
     moved = [Line((line.polygon @ turn.T + shift).astype(np.float32), line.text) for line in lines]
     inside = [line for line in moved if _touches(line.polygon, settings.side)]
-    targets = draw_targets(inside, Size(settings.side, settings.side), settings.unclip_ratio)
+    size = Size(settings.side, settings.side)
+    targets = draw_targets(inside, size, settings.unclip_ratio, borders=settings.borders)
     return crop.astype(np.uint8, copy=False), targets
 
 
@@ -91,9 +92,3 @@ def recolour(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArr
         noise = rng.normal(0, rng.uniform(3, 14), crop.shape[:2])[..., None]
         crop = np.clip(crop + noise, 0, 255).astype(np.uint8)
     return crop
-
-
-def network_input(crops: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """Return crops as the network takes them: float32 (N, 3, H, W), `(BGR - mean) / 255`."""
-    batch = (np.stack(crops).astype(np.float32) - MEAN_BGR) / np.float32(255)
-    return np.ascontiguousarray(batch.transpose(0, 3, 1, 2))

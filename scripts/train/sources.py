@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
 from scripts.train.crops import CropSettings, cut_crop, recolour
-from scripts.train.targets import Targets
 from scripts.train.truth import Line, PageFile, list_pages, read_page
 
 HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for validation
 HELD_BACK_FIRST = 4
 CACHED_PAGES = 2500  # decoded pages in memory, about 2.5 MB each: 6 GB once so many were read
+REFRESH_SECONDS = 60.0  # between looks for new pages
 MAX_SHORT_SIDE = 1100  # of a page in memory; finer detail never survives the crop's scale
 
 
@@ -53,13 +55,18 @@ class Source:
 
 
 class CropReader:
-    """Draws crops from sources; all its randomness comes from the generator it is given.
+    """Draws crops from sources, looking for new pages now and then.
+
+    All its randomness comes from the generator it is given.
 
     Args:
         sources: the folders to draw from.
         settings: how crops are cut.
         rng: the generator.
         other_sides: sides of crops, beside the settings' own, that batches may be of, each as often.
+
+    Attributes:
+        cached_pages: how many decoded pages are kept in memory.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class CropReader:
         other_sides: Sequence[int] = (),
     ) -> None:
         self.sources, self.settings, self.rng = list(sources), settings, rng
+        self.cached_pages = CACHED_PAGES
         self._variants = [replace(settings, side=side) for side in (settings.side, *other_sides)]
         self._cache: dict[Path, tuple[npt.NDArray[np.uint8], list[Line]]] = {}
         self.refresh()
@@ -80,16 +88,19 @@ class CropReader:
         Raises:
             UsageError: a source that does not grow has no page.
         """
+        self._refreshed = time.monotonic()
         for source in self.sources:
             source.refresh()
             if not source.pages and not source.growing:
                 raise UsageError("no pages: expected images/ and gts/gt_*.txt", where=source.folder)
 
-    def draw_batch(self, count: int) -> tuple[list[npt.NDArray[np.uint8]], Targets]:
-        """Return N crops, uint8 (side, side, 3) BGR, and their targets stacked to (N, side, side).
+    def draw_batch(self, count: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return N crops, uint8 (N, side, side, 3) BGR, and each of their target maps, (N, side, side).
 
         N is `count` for the settings' own side, and for another as many as have about as many pixels, at least one.
         """
+        if time.monotonic() > self._refreshed + REFRESH_SECONDS:
+            self.refresh()
         settings = self._variants[self.rng.integers(len(self._variants))]
         count = max(round(count * (self.settings.side / settings.side) ** 2), 1)
         shares = np.array([source.share if source.pages else 0.0 for source in self.sources])
@@ -100,11 +111,12 @@ class CropReader:
             crop, target = cut_crop(image, lines, settings, self.rng)
             crops.append(recolour(crop, self.rng))
             targets.append(target)
-        return crops, Targets(*(np.stack(maps) for maps in zip(*targets, strict=True)))
+        maps = [np.stack(drawn) for drawn in zip(*targets, strict=True) if drawn[0] is not None]
+        return np.stack(crops), *maps
 
     def _read(self, page: PageFile) -> tuple[npt.NDArray[np.uint8], list[Line]]:
         if page.image not in self._cache:
-            if len(self._cache) >= CACHED_PAGES:
+            if len(self._cache) >= self.cached_pages:
                 self._cache.pop(next(iter(self._cache)))
             self._cache[page.image] = read_page(page, MAX_SHORT_SIDE)
         return self._cache[page.image]

@@ -25,19 +25,19 @@ SUBPIXEL = 16.0  # pyclipper works on integers
 
 
 class Targets(NamedTuple):
-    """Four maps of one crop, float32, shape (H, W).
+    """The maps of one crop, shape (H, W).
 
     Attributes:
-        kernel: 1 inside text kernels, else 0.
-        kernel_mask: 0 where the kernel map is left out of the loss, else 1.
-        border: threshold map, from 0.3 to 0.7 on the outline of a line.
-        border_mask: 1 within the kernel distance of an outline and inside lines, else 0.
+        kernel: uint8, 1 inside text kernels, else 0.
+        kernel_mask: uint8, 0 where the kernel map is left out of the loss, else 1.
+        border: float32, threshold map, from 0.3 to 0.7 on the outline of a line; None where no network learns it.
+        border_mask: uint8, 1 within the kernel distance of an outline and inside lines, else 0; None likewise.
     """
 
-    kernel: npt.NDArray[np.float32]
-    kernel_mask: npt.NDArray[np.float32]
-    border: npt.NDArray[np.float32]
-    border_mask: npt.NDArray[np.float32]
+    kernel: npt.NDArray[np.uint8]
+    kernel_mask: npt.NDArray[np.uint8]
+    border: npt.NDArray[np.float32] | None = None
+    border_mask: npt.NDArray[np.uint8] | None = None
 
 
 def shrink_distance(area: float, perimeter: float, unclip_ratio: float) -> float:
@@ -77,32 +77,34 @@ def offset_outline(polygon: npt.NDArray[np.float32], distance: float) -> list[np
     return [np.array(ring, np.float32) / np.float32(SUBPIXEL) for ring in offset.Execute(distance * SUBPIXEL)]
 
 
-def draw_targets(lines: Sequence[Line], size: Size, unclip_ratio: float) -> Targets:
-    """Draw the four maps of a crop.
+def draw_targets(lines: Sequence[Line], size: Size, unclip_ratio: float, *, borders: bool = True) -> Targets:
+    """Draw the maps of a crop.
 
     Args:
         lines: outlines in the crop's pixels; they may reach beyond it.
         size: of the crop.
         unclip_ratio: the ratio that inference will unclip with.
+        borders: whether to draw the border maps, which take as long as the others.
     """
-    kernel = np.zeros(size, np.float32)
-    kernel_mask = np.ones(size, np.float32)
-    border = np.zeros(size, np.float32)
-    border_mask = np.zeros(size, np.float32)
+    kernel, kernel_mask = np.zeros(size, np.uint8), np.ones(size, np.uint8)
+    border, border_mask = np.zeros(size, np.float32), np.zeros(size, np.uint8)
     for line in lines:
         polygon = smooth_outline(line.polygon)
         distance = shrink_distance(abs(cv2.contourArea(polygon)), max(cv2.arcLength(polygon, True), 1e-6), unclip_ratio)
         rings = offset_outline(polygon, -distance)
         if line.ignored or not rings or line_height(polygon) < MIN_HEIGHT:
-            _fill(kernel_mask, [polygon], 0.0)
+            _fill(kernel_mask, [polygon], 0)
             continue
-        _fill(kernel, rings, 1.0)
-        _draw_border(border, border_mask, polygon, distance)
+        _fill(kernel, rings, 1)
+        if borders:
+            _draw_border(border, border_mask, polygon, distance)
+    if not borders:
+        return Targets(kernel, kernel_mask)
     low, high = BORDER_RANGE
     return Targets(kernel, kernel_mask, low + (high - low) * border, border_mask)
 
 
-def _fill(canvas: npt.NDArray[np.float32], rings: Sequence[npt.NDArray[np.float32]], value: float) -> None:
+def _fill(canvas: npt.NDArray[np.uint8], rings: Sequence[npt.NDArray[np.float32]], value: int) -> None:
     shift = 4  # fixed-point bits, so that a kernel of three rows does not lose one to rounding
     # OpenCV may draw along the edge of its canvas what lies beyond it: that edge is cut off.
     wider = cv2.copyMakeBorder(canvas, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
@@ -112,7 +114,7 @@ def _fill(canvas: npt.NDArray[np.float32], rings: Sequence[npt.NDArray[np.float3
 
 def _draw_border(
     border: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.uint8],
     polygon: npt.NDArray[np.float32],
     distance: float,
 ) -> None:
@@ -132,4 +134,4 @@ def _draw_border(
     fall = max(distance, 1e-6)
     np.maximum(border[rows, columns], 1 - np.minimum(away, fall) / fall, out=border[rows, columns])
     for ring in offset_outline(polygon, distance):
-        _fill(mask, [ring], 1.0)
+        _fill(mask, [ring], 1)

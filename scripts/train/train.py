@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +27,7 @@ from scripts.train.command import errors_told
 from scripts.train.crops import CropSettings
 from scripts.train.curve import draw_curve
 from scripts.train.sources import CropReader, Source
+from scripts.train.stream import TensorBatch, open_stream
 from scripts.train.trainer import Trainer, TrainSettings
 from scripts.train.truth import PageFile, list_pages
 from scripts.train.validate import validate
@@ -33,14 +35,13 @@ from scripts.train.validate import validate
 # Of real crops. Receipts vary more than their number tells; nine vertical pages are soon learnt by heart.
 REAL_SHARES = {"sroie": 0.43, "tapuscorpus": 0.38, "ndl_docl": 0.19}
 LOG_EVERY = 20  # steps
-REFRESH_EVERY = 200  # steps between looks for new pages
 
 
 class Run:
     """One training run: the loop, its files, its validation."""
 
-    def __init__(self, trainer: Trainer, reader: CropReader, validation: dict[str, list[PageFile]], out: Path) -> None:
-        self.trainer, self.reader, self.validation, self.out = trainer, reader, validation, out
+    def __init__(self, trainer: Trainer, crop: CropSettings, validation: dict[str, list[PageFile]], out: Path) -> None:
+        self.trainer, self.crop, self.validation, self.out = trainer, crop, validation, out
         self.stopped = False
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -48,21 +49,19 @@ class Run:
         del number, frame
         self.stopped = True
 
-    def train(self, validate_every: float) -> None:
+    def train(self, batches: Iterator[TensorBatch], validate_every: float) -> None:
         """Train until the minutes are spent or a signal comes; validate every so many minutes, and at the end."""
         trainer = self.trainer
         next_validation = trainer.minutes + validate_every
         clock = time.monotonic()
         while trainer.minutes < trainer.settings.minutes and not self.stopped:
-            losses = trainer.train_step(self.reader)
+            losses = trainer.train_step(next(batches))
             trainer.minutes += (time.monotonic() - clock) / 60
             clock = time.monotonic()
             if not math.isfinite(losses.total.item()):
                 raise UsageError("the loss is not finite", remedy="lower --learning-rate and --resume")
             if trainer.step % LOG_EVERY == 0:
                 self._log({f"loss_{k}": round(v.item(), 4) for k, v in losses._asdict().items()})
-            if trainer.step % REFRESH_EVERY == 0:
-                self.reader.refresh()
             if trainer.minutes >= next_validation:
                 self._validate()
                 next_validation = trainer.minutes + validate_every
@@ -71,7 +70,7 @@ class Run:
         self._save()
 
     def _validate(self) -> None:
-        trainer, crop = self.trainer, self.reader.settings
+        trainer, crop = self.trainer, self.crop
         scores = {
             name: validate(trainer.average.model, pages, crop.unclip_ratio, crop.short_side, bfloat16=trainer.bfloat16)
             for name, pages in self.validation.items()
@@ -100,8 +99,8 @@ class Run:
 @errors_told()
 def main() -> None:
     arguments = _parser().parse_args()
-    run = _prepare(arguments)
-    run.train(arguments.validate_every)
+    run, batches = _prepare(arguments)
+    run.train(batches, arguments.validate_every)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, required=True, help="of training in all, earlier runs included")
     parser.add_argument("--validate-every", type=float, default=10.0, help="minutes (default: %(default)s)")
     parser.add_argument("--validation-pages", type=int, default=8, help="of each kind, at most (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="crops a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="crops a step (default: %(default)s)")
     parser.add_argument("--side", type=int, default=320, help="of a crop in pixels (default: %(default)s)")
     sides = "of the crops of other steps, as often, with about as many pixels to a step"
     parser.add_argument("--other-side", type=int, action="append", default=[], metavar="SIDE", help=sides)
@@ -129,12 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     fixed = "keep the statistics of batch normalisation as they are in --start"
     parser.add_argument("--fixed-norms", action="store_true", help=fixed)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that cut crops, for a GPU; default: this one")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     return parser
 
 
-def _prepare(arguments: argparse.Namespace) -> Run:
+def _prepare(arguments: argparse.Namespace) -> tuple[Run, Iterator[TensorBatch]]:
     if not 0 < arguments.real_share <= 1:
         raise UsageError("not above 0 and at most 1", where="--real-share")
     keep_freed_memory()  # a third of the time went into fresh pages without it
@@ -150,7 +150,6 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     trainer = Trainer(
         TrainSettings(
             minutes=arguments.minutes,
-            batch=arguments.batch,
             learning_rate=arguments.learning_rate,
             deformable=arguments.deformable,
             threshold_head=not arguments.no_threshold_head,
@@ -169,12 +168,13 @@ def _prepare(arguments: argparse.Namespace) -> Run:
         validation["synthetic"] = list_pages(arguments.pool_validation)
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
     sources.append(Source(arguments.pool, 1 - arguments.real_share, growing=True))
-    reader = CropReader(sources, CropSettings(side=arguments.side), trainer.rng, arguments.other_side)
-    run = Run(trainer, reader, validation, out)
+    crop = CropSettings(side=arguments.side, borders=not arguments.no_threshold_head)
+    reader = CropReader(sources, crop, trainer.rng, arguments.other_side)
+    run = Run(trainer, crop, validation, out)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.stop)
     (out / "pid").write_text(f"{os.getpid()}\n")
-    return run
+    return run, open_stream(reader, arguments.batch, arguments.workers, pinned=device.type == "cuda")
 
 
 if __name__ == "__main__":

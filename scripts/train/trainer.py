@@ -19,10 +19,10 @@ from dbcpu.engine.precision import has_bf16_instructions
 from dbcpu.errors import UsageError
 from dbcpu.model.network import build_model
 from scripts.train.checkpoint import Average
-from scripts.train.crops import network_input
 from scripts.train.losses import Losses, detection_losses
-from scripts.train.sources import CropReader
+from scripts.train.stream import TensorBatch
 
+MEAN_BGR = (122.67891434, 116.66876762, 104.00698793)  # as in dbcpu.config, the original's order
 GRADIENT_NORM = 5.0  # longer gradients are shortened to it
 
 
@@ -32,7 +32,6 @@ class TrainSettings:
 
     Attributes:
         minutes: of training in all, resumed runs counted together; the learning rate falls to zero over them.
-        batch: crops a step.
         learning_rate: peak of AdamW's.
         deformable: whether layers 2-4 have deformable convolutions. From random weights their offsets soon reach many
             pixels and gradients through them are noise: train without, then `--start` a deformable run from that.
@@ -46,7 +45,6 @@ class TrainSettings:
     """
 
     minutes: float
-    batch: int = 8
     learning_rate: float = 1e-3
     deformable: bool = False
     threshold_head: bool = True
@@ -72,6 +70,7 @@ class Trainer:
         self.model = build_model(config).to(device)
         self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
         norms = [module for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        self._mean = torch.tensor(MEAN_BGR, device=device)
         self._fixed_norms = norms if settings.fixed_norms else []
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
@@ -96,11 +95,10 @@ class Trainer:
         rise = min((self.step + 1) / self.settings.warm_up, 1.0)
         return self.settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def train_step(self, reader: CropReader) -> Losses:
-        """Descend one step on a fresh batch; the losses are those before it."""
-        crops, targets = reader.draw_batch(self.settings.batch)
-        x = torch.from_numpy(network_input(crops)).to(self.device, memory_format=self._layout)
-        maps = [torch.from_numpy(m).to(self.device) for m in targets]
+    def train_step(self, batch: TensorBatch) -> Losses:
+        """Descend one step on a batch; the losses are those before it."""
+        crops, *maps = (tensor.to(self.device, non_blocking=True).float() for tensor in batch)
+        x = ((crops - self._mean) / 255).permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         self.model.train()
         for norm in self._fixed_norms:
             norm.eval()
