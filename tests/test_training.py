@@ -476,9 +476,10 @@ def test_the_mean_of_two_checkpoints_is_shipped_and_another_network_refused(
         write_weights(tmp_path / name, make_trainer(bars, **settings)[0].model.state_dict())
     model_file, name = tmp_path / "model.safetensors", "backbone.layer1.0.conv1.weight"
     command = ["ship", str(tmp_path / "a"), str(model_file), "--average-with"]
-    monkeypatch.setattr("sys.argv", [*command, str(tmp_path / "b"), "--short-side", "800"])
+    monkeypatch.setattr("sys.argv", [*command, str(tmp_path / "b"), "--short-side", "800", "--quad-of", "polygon"])
     ship.main()
-    assert read_weights(model_file).config.preprocess.short_side == 800
+    config = read_weights(model_file).config
+    assert (config.preprocess.short_side, config.postprocess.quad_of) == (800, "polygon")
     first, second, shipped = (read_weights(path).tensors[name] for path in (tmp_path / "a", tmp_path / "b", model_file))
     assert torch.allclose(shipped.float(), (first + second) / 2, atol=1e-3)
     assert not torch.allclose(shipped.float(), first, atol=1e-2)

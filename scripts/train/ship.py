@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument(
         "--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="the inverse of the training's shrinking"
     )
+    parser.add_argument("--max-candidates", type=int, help="specks that are no text count too: see PostprocessConfig")
+    parser.add_argument("--quad-of", choices=("contour", "polygon"), help="see dbcpu.config.PostprocessConfig")
     arguments = parser.parse_args()
     weights = read_weights(arguments.checkpoint)
     config = apply_overrides(
@@ -45,9 +47,11 @@ def main() -> None:
             "binarize_threshold": arguments.binarize_threshold,
             "score_threshold": arguments.score_threshold,
             "unclip_ratio": arguments.unclip_ratio,
+            "max_candidates": arguments.max_candidates,
         },
     )
     preprocess = replace(config.preprocess, elongated_short_side=arguments.elongated_short_side)
+    postprocess = replace(config.postprocess, quad_of=arguments.quad_of or config.postprocess.quad_of)
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
     if arguments.average_with:
@@ -56,9 +60,8 @@ def main() -> None:
     require_finite(replace(weights, tensors=tensors))
     model: ModelConfig = replace(config.model, threshold_head=False, serial=False)
     origin = replace(weights.origin, file_name="trained by scripts/train", dropped=())
-    write_model_file(
-        arguments.model_file, tensors, replace(config, model=model, preprocess=preprocess), origin, replace=True
-    )
+    config = replace(config, model=model, preprocess=preprocess, postprocess=postprocess)
+    write_model_file(arguments.model_file, tensors, config, origin, replace=True)
     print(f"{arguments.model_file}: {arguments.model_file.stat().st_size / 1e6:.1f} MB")
 
 

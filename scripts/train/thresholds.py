@@ -2,7 +2,7 @@
 
     python -m scripts.train.thresholds CANDIDATE --real ../shared/data/train --pool-validation POOL/form POOL/sign ...
 
-CANDIDATE is what `scripts.train.ship` wrote, and pages are read at the size that it states.
+CANDIDATE is what `scripts.train.ship` wrote: its size and its way from kernels to quads are used.
 F is the mean of the two protocols of `dbcpu evaluate` (one asks for lines as the truth has them, the other takes a line
 in pieces, at a discount), and the mean is over the sets, each counting the same.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import torch
 
 from dbcpu import Detector, load_detector
-from dbcpu.config import PostprocessConfig
 from dbcpu.evaluate import Overlaps, Protocol, sweep_score_threshold
 from dbcpu.image import SourceImage
 from dbcpu.postprocess import detect_text
@@ -29,7 +29,7 @@ from scripts.train.truth import PageFile, list_pages, read_page
 from scripts.train.validate import MAX_SHORT_SIDE, measure_page
 
 BINARIZE = (0.3, 0.35, 0.4, 0.45, 0.5)
-SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 def measure(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Overlaps]:
@@ -40,7 +40,12 @@ def measure(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Ove
         probability_map = detector.infer(network_input)
     overlaps = []
     for binarize in BINARIZE:
-        config = PostprocessConfig(binarize_threshold=binarize, score_threshold=min(SCORES), unclip_ratio=unclip_ratio)
+        config = replace(
+            detector.config.postprocess,
+            binarize_threshold=binarize,
+            score_threshold=min(SCORES),
+            unclip_ratio=unclip_ratio,
+        )
         found = detect_text(probability_map, network_input.image_size, config).instances
         overlaps.append(measure_page(lines, found))
     return overlaps
