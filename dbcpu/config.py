@@ -129,7 +129,7 @@ class PostprocessConfig:
         score_threshold: candidates with a lower mean probability are dropped, in [0, 1].
         max_candidates: contours looked at, before any filter.
         quad_of: what a quad is the minimum-area rectangle of: "contour", which is then unclipped, or "polygon", the
-            text instance that the shape "polygon" would give (mmocr).
+            text instance that the shape "polygon" would give (mmocr, the default model).
         score_over: the pixels whose mean is the score: those of the "candidate", a rectangle or a simplified outline,
             or of the whole "contour" (DBNet.pytorch).
         min_side: shortest side of a kernel's rectangle in network pixels; after unclipping, `min_side + 2`. Kernels of
