@@ -56,8 +56,7 @@ def detection_losses(
     threshold: Tensor | None,
     kernel: Tensor,
     kernel_mask: Tensor,
-    border: Tensor | None = None,
-    border_mask: Tensor | None = None,
+    *borders: Tensor,
 ) -> Losses:
     """Return the losses of a batch, all arguments of shape (N, H, W).
 
@@ -66,14 +65,14 @@ def detection_losses(
         threshold: its threshold map; None trains without, with dice on the probability map itself.
         kernel: target of the probability map, with `kernel_mask`.
         kernel_mask: where it counts.
-        border: target of the threshold map, with `border_mask`; a threshold map without them is not trained.
-        border_mask: where it counts.
+        borders: target of the threshold map, and where it counts; may be left out where there is no threshold map.
     """
     probability = probability.float()
     cross_entropy = balanced_cross_entropy(probability, kernel, kernel_mask)
-    if threshold is None or border is None or border_mask is None:
+    if threshold is None:
         dice = dice_loss(probability, kernel, kernel_mask)
         return Losses(PROBABILITY_WEIGHT * cross_entropy + dice, cross_entropy, dice, cross_entropy.new_zeros(()))
+    border, border_mask = borders
     threshold = threshold.float()
     dice = dice_loss(torch.sigmoid(AMPLIFICATION * (probability - threshold)), kernel, kernel_mask)
     band = ((threshold - border).abs() * border_mask).sum() / (border_mask.sum() + 1e-6)

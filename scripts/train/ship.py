@@ -37,7 +37,8 @@ def main() -> None:
         "--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="the inverse of the training's shrinking"
     )
     parser.add_argument("--max-candidates", type=int, help="specks that are no text count too: see PostprocessConfig")
-    parser.add_argument("--quad-of", choices=("contour", "polygon"), help="see dbcpu.config.PostprocessConfig")
+    quad_of = "see dbcpu.config.PostprocessConfig (default: %(default)s)"
+    parser.add_argument("--quad-of", choices=("contour", "polygon"), default="contour", help=quad_of)
     arguments = parser.parse_args()
     weights = read_weights(arguments.checkpoint)
     config = apply_overrides(
@@ -51,7 +52,7 @@ def main() -> None:
         },
     )
     preprocess = replace(config.preprocess, elongated_short_side=arguments.elongated_short_side)
-    postprocess = replace(config.postprocess, quad_of=arguments.quad_of or config.postprocess.quad_of)
+    postprocess = replace(config.postprocess, quad_of=arguments.quad_of)
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
     if arguments.average_with:

@@ -28,7 +28,7 @@ from scripts.train.train import REAL_SHARES
 from scripts.train.truth import PageFile, list_pages, read_page
 from scripts.train.validate import MAX_SHORT_SIDE, measure_page
 
-BINARIZE = (0.3, 0.35, 0.4, 0.45, 0.5)
+BINARIZE = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 

@@ -40,8 +40,15 @@ LOG_EVERY = 20  # steps
 class Run:
     """One training run: the loop, its files, its validation."""
 
-    def __init__(self, trainer: Trainer, crop: CropSettings, validation: dict[str, list[PageFile]], out: Path) -> None:
-        self.trainer, self.crop, self.validation, self.out = trainer, crop, validation, out
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches: Iterator[TensorBatch],
+        crop: CropSettings,
+        validation: dict[str, list[PageFile]],
+        out: Path,
+    ) -> None:
+        self.trainer, self.batches, self.crop, self.validation, self.out = trainer, batches, crop, validation, out
         self.stopped = False
 
     def stop(self, number: int, frame: FrameType | None) -> None:
@@ -49,13 +56,13 @@ class Run:
         del number, frame
         self.stopped = True
 
-    def train(self, batches: Iterator[TensorBatch], validate_every: float) -> None:
+    def train(self, validate_every: float) -> None:
         """Train until the minutes are spent or a signal comes; validate every so many minutes, and at the end."""
         trainer = self.trainer
         next_validation = trainer.minutes + validate_every
         clock = time.monotonic()
         while trainer.minutes < trainer.settings.minutes and not self.stopped:
-            losses = trainer.train_step(next(batches))
+            losses = trainer.train_step(next(self.batches))
             trainer.minutes += (time.monotonic() - clock) / 60
             clock = time.monotonic()
             if not math.isfinite(losses.total.item()):
@@ -99,8 +106,8 @@ class Run:
 @errors_told()
 def main() -> None:
     arguments = _parser().parse_args()
-    run, batches = _prepare(arguments)
-    run.train(batches, arguments.validate_every)
+    run = _prepare(arguments)
+    run.train(arguments.validate_every)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Run, Iterator[TensorBatch]]:
+def _prepare(arguments: argparse.Namespace) -> Run:
     if not 0 < arguments.real_share <= 1:
         raise UsageError("not above 0 and at most 1", where="--real-share")
     keep_freed_memory()  # a third of the time went into fresh pages without it
@@ -170,11 +177,12 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Run, Iterator[TensorBatch]]
     sources.append(Source(arguments.pool, 1 - arguments.real_share, growing=True))
     crop = CropSettings(side=arguments.side, borders=not arguments.no_threshold_head)
     reader = CropReader(sources, crop, trainer.rng, arguments.other_side)
-    run = Run(trainer, crop, validation, out)
+    batches = open_stream(reader, arguments.batch, arguments.workers, pinned=device.type == "cuda")
+    run = Run(trainer, batches, crop, validation, out)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.stop)
     (out / "pid").write_text(f"{os.getpid()}\n")
-    return run, open_stream(reader, arguments.batch, arguments.workers, pinned=device.type == "cuda")
+    return run
 
 
 if __name__ == "__main__":

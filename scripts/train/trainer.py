@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dbcpu.checkpoint.load import read_weights
-from dbcpu.config import ModelConfig
+from dbcpu.config import ORIGINAL_MEAN, ModelConfig
 from dbcpu.engine.precision import has_bf16_instructions
 from dbcpu.errors import UsageError
 from dbcpu.model.network import build_model
@@ -22,7 +22,6 @@ from scripts.train.checkpoint import Average
 from scripts.train.losses import Losses, detection_losses
 from scripts.train.stream import TensorBatch
 
-MEAN_BGR = (122.67891434, 116.66876762, 104.00698793)  # as in dbcpu.config, the original's order
 GRADIENT_NORM = 5.0  # longer gradients are shortened to it
 
 
@@ -70,7 +69,7 @@ class Trainer:
         self.model = build_model(config).to(device)
         self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
         norms = [module for module in self.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        self._mean = torch.tensor(MEAN_BGR, device=device)
+        self._mean = torch.tensor(ORIGINAL_MEAN, device=device)
         self._fixed_norms = norms if settings.fixed_norms else []
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, settings.weight_decay), lr=0.0)
         self.average = Average(self.model, settings.average_decay)
