@@ -21,7 +21,7 @@ from dbcpu.errors import UsageError
 from dbcpu.evaluate import Tally, score_page
 from dbcpu.geometry import Size
 from dbcpu.result import TextInstance
-from scripts.train import fonts, ship, signs, thresholds, train, validate, wear
+from scripts.train import fonts, ship, thresholds, train, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, cut_crop
 from scripts.train.curve import draw_curve
@@ -317,32 +317,6 @@ def test_dirt_darkens_part_of_a_page_and_leaves_the_rest(seed: int):
     dirty = wear.speckle(np.random.default_rng(seed), page)
     assert set(np.unique(dirty)) <= {240, dirty.min()}
     assert (dirty == 240).mean() > 0.5
-
-
-@given(
-    yaw=st.floats(0.2, 1),
-    pitch=st.floats(-1, 1),
-    width=st.floats(20, 400),
-    height=st.floats(20, 400),
-)
-def test_a_sign_that_is_turned_away_is_narrower_and_its_far_side_lower(
-    yaw: float, pitch: float, width: float, height: float
-):
-    corners = np.float64([[-width, -height], [width, -height], [width, height], [-width, height]]) / 2
-    assert np.allclose(signs.turn_away(corners, 0.0, 0.0), corners)
-    seen = signs.turn_away(corners, yaw, 0.0)
-    assert np.ptp(seen[:, 0]) < width
-    assert np.ptp(seen[[1, 2], 1]) > height > np.ptp(seen[[0, 3], 1])
-    turned = signs.turn_away(corners, yaw, pitch).astype(np.float32)
-    assert cv2.isContourConvex(turned)
-
-
-@given(seed=st.integers(0, 2**32 - 1), contrast=st.floats(0, 120), level=st.integers(0, 255))
-def test_signs_have_ink_that_can_be_told_from_the_ground(seed: int, contrast: float, level: int):
-    ground = np.full(3, level, np.float32)
-    ink = signs.readable_colour(np.random.default_rng(seed), ground, contrast)
-    assert ((ink >= 0) & (ink <= 255)).all()
-    assert np.abs(ink - ground).max() >= contrast - 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pictures import pdf
 
 from dbcpu.errors import UsageError
 from scripts.train.prints import Documents, draw_page, join_pieces
-from scripts.train.signs import cut_photograph, find_photographs
+from scripts.train.scenes import cut_photograph, find_photographs
 
 # Two columns, the second line of the left one in two pieces; a hidden line, white on white; a grey picture below.
 BODY = """BT /F 10 Tf 20 170 Td (Left column) Tj 150 0 Td (Right column) Tj ET

@@ -91,6 +91,7 @@ FAMILIES: dict[str, tuple[FontFiles, ...]] = {
         FontFiles("fonts-urw-base35", "opentype/urw-base35/*Bold*.otf"),
         FontFiles("fonts-yanone-kaffeesatz", "opentype/yanone-kaffeesatz/*.otf"),
     ),
+    "symbol": (FontFiles("fonts-font-awesome", "opentype/font-awesome/FontAwesome.otf"),),
     "cjk_print": (
         FontFiles("fonts-noto-cjk", "opentype/noto/NotoSerifCJK-*.ttc", (0, 2, 3)),
         FontFiles("fonts-noto-cjk", "opentype/noto/NotoSansCJK-*.ttc", (0, 2, 3)),

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train import books, figures, forms, signs
+from scripts.train import books, figures, forms, scenes, signs
+from scripts.train.boards import Page
 from scripts.train.command import errors_told
 from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
@@ -67,15 +68,16 @@ class PageMaker:
         self._layouts = [lines for lines in map(read_lines, paths) if lines]
         self._shelf, self._texts = FontShelf(), Texts(layouts)  # the shelf names every package that is missing
         self._documents = Documents(documents) if documents else None
-        self._photographs = signs.find_photographs(photographs) if photographs else []
+        self._photographs = scenes.find_photographs(photographs) if photographs else []
         shares = {kind: share for kind, share in SHARES.items() if self._documents or kind != "print"}
         self._kinds, self._shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
 
-    def make(self, rng: np.random.Generator, kind: str | None = None) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    def make(self, rng: np.random.Generator, kind: str | None = None) -> Page:
         """Return a page, uint8 (H, W, 3) BGR, and its lines; `kind` is a key of `SHARES`, by default drawn by share."""
         kind = kind or str(rng.choice(self._kinds, p=self._shares))
         if kind == "sign":
-            return signs.sign_page(rng, self._texts, self._shelf, self._photographs)
+            boards = [self._make_board(rng) for _ in range(rng.integers(1, 3))] if rng.random() < 0.35 else []
+            return signs.sign_page(rng, self._texts, self._shelf, self._photographs, boards)
         if kind == "print":
             if self._documents is None:
                 raise UsageError("no documents for the kind print", remedy="give --documents FOLDER")
@@ -91,6 +93,12 @@ class PageMaker:
             self._write_at_the_side(rng, sheet)
         below = SHEETS[kind](rng, self._texts, self._shelf) if rng.random() < SEEN_THROUGH.get(kind, 0.1) else None
         return finish(rng, sheet, below)
+
+    def _make_board(self, rng: np.random.Generator) -> Page:
+        """Return what hangs in a scene: most often an advertisement, else a sheet of any kind."""
+        if rng.random() < 0.6:
+            return signs.sign_page(rng, self._texts, self._shelf, self._photographs, upright=True)
+        return self.make(rng, str(rng.choice(list(SHEETS))))
 
     def _write_at_the_side(self, rng: np.random.Generator, sheet: Sheet) -> None:
         """Write a number or a phrase up the margin, as archives and printers do."""

@@ -9,153 +9,53 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dbcpu.errors import UsageError
-from scripts.train.fonts import Face, FontShelf, has_glyph
-from scripts.train.sheet import Sheet
+from dbcpu.geometry import Size
+from scripts.train.boards import Page, hang, mount, reduce
+from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
+from scripts.train.planes import place_plane, see_outline
+from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
+from scripts.train.sheet import BLACK, Sheet
 from scripts.train.texts import Texts
-from scripts.train.truth import Line, rectangle
-from scripts.train.wear import Picture, clouds, photograph
+from scripts.train.truth import Line, move_lines
+from scripts.train.wear import Picture, photograph
 
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
 FACES = (
     *("sans", "sans", "display", "display", "display", "serif", "hand"),
     *("cjk_print", "cjk_display", "cjk_display", "cjk_brush"),
 )
-CAMERA = 1.5  # distance of it, in lengths of the sign
-TURNED = np.radians((24.0, 14.0))  # standard deviation of how far signs are turned away, sideways and up or down
 SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190, 280)  # of characters in pixels, later changed by up to a quarter
+SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
+    chr(0xF000 + code)
+    for low, high in (
+        *((0x00, 0x0E), (0x10, 0x30), (0x3D, 0x45), (0x47, 0x54), (0x55, 0x58), (0x5B, 0x66), (0x6B, 0x6E)),
+        *((0x70, 0x80), (0x83, 0x86), (0x91, 0x96), (0xA0, 0xAE), (0xB0, 0xB3), (0xC0, 0xC5), (0xD0, 0xD2)),
+        *((0xE3, 0xE7), (0xE9, 0xF5), (0xF9, 0xFD), (0x108, 0x10D), (0x130, 0x138), (0x182, 0x184), (0x1AE, 0x1B4)),
+        *((0x1B8, 0x1BC), (0x206, 0x208), (0x21A, 0x21F), (0x235, 0x23A)),
+    )
+    for code in range(low, high)
+)
+PLACES = 2  # tried for each sign
+PANELS = np.array(  # blue, green, red: what most panels are painted in
+    [(250, 250, 250), (15, 15, 15), (40, 30, 195), (150, 60, 15), (50, 110, 15), (25, 205, 245), (15, 110, 235)],
+    np.float32,
+)
 EYE = np.array([0.15, 0.5, 0.35], np.float32)  # how much of a difference in blue, green and red counts
-Place = npt.NDArray[np.int_]  # (x, y)
-Colour = npt.NDArray[np.float32]  # (blue, green, red)
-
-
-def find_photographs(folder: Path) -> list[Path]:
-    """Return the pictures in a folder, at any depth.
-
-    Raises:
-        UsageError: there is none.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in PHOTOGRAPHS)
-    if not paths:
-        raise UsageError(f"no picture ({', '.join(PHOTOGRAPHS)}) in the folder of photographs", where=folder)
-    return paths
-
-
-def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
-    """Return a piece of a photograph, at times mirrored, grey, darker, or of other colours.
-
-    Raises:
-        UsageError: the picture cannot be read.
-    """
-    photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if photograph is None:
-        raise UsageError("cannot read the photograph", where=path)
-    full_height, full_width = photograph.shape[:2]
-    share = rng.uniform(0.25, 1.0) * min(full_height / height, full_width / width)
-    high, wide = int(share * height), int(share * width)
-    top, left = rng.integers(full_height - high + 1), rng.integers(full_width - wide + 1)
-    piece = cv2.resize(photograph[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA)
-    scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
-    grey = scene.mean(axis=2, keepdims=True)
-    scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
-    if rng.random() < 0.3:
-        scene = scene[..., rng.permutation(3)]
-    return np.asarray(scene * np.float32(rng.uniform(0.3, 1.2)), np.float32)
-
-
-def _ramp(height: int) -> Picture:
-    """Return 0 at the top to 1 at the bottom, float32 (height, 1, 1)."""
-    return np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-
-
-def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
-    """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
-    saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
-
-    def colour() -> Colour:
-        drawn = rng.uniform(0, 255, 3)
-        return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)
-
-    ramp = _ramp(height)
-    scene = np.repeat(colour() * (1 - ramp) + colour() * ramp, width, axis=1)
-    for cell in (200, 40, 8):
-        tint = rng.uniform(0, 25) * (1 - saturation) + rng.uniform(0, 25, 3) * saturation
-        scene += clouds(rng, height, width, cell)[..., None] * tint.astype(np.float32)
-    for _ in range(rng.integers(3, 30)):
-        corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
-        SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, colour())
-    return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
-
-
-def _plain(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
-    thickness = int(rng.choice([-1, -1, 1, 3, 8]))
-    if rng.random() < 0.5:
-        cv2.rectangle(scene, corner.tolist(), (corner + size).tolist(), colour.tolist(), thickness)
-    else:
-        cv2.ellipse(scene, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, colour.tolist(), thickness)
-
-
-def _bars(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
-    """Draw bars, bricks, blinds: what is most often taken for text."""
-    step = int(rng.integers(5, 30))
-    for k in range(rng.integers(3, 25)):
-        x = int(corner[0]) + k * step
-        cv2.line(scene, (x, int(corner[1])), (x, int(corner[1] + size[1])), colour.tolist(), max(step // 3, 1))
-
-
-def _patch(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
-    points = corner + rng.normal(0, 0.5, (rng.integers(3, 8), 2)) * size
-    cv2.fillPoly(scene, [points.astype(np.int32)], colour.tolist())
-
-
-def _windows(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
-    """Draw a grid of equal boxes, as windows of a house, keys, tiles, shelves."""
-    pitch = rng.uniform(12, 70, 2)
-    box = pitch * rng.uniform(0.35, 0.9, 2)
-    thickness = int(rng.choice([-1, -1, 1, 2]))
-    columns, rows = (1 + size // pitch).astype(int)
-    for row in range(rows):
-        for column in range(columns):
-            a = corner + pitch * (column, row)
-            cv2.rectangle(scene, a.astype(int).tolist(), (a + box).astype(int).tolist(), colour.tolist(), thickness)
-
-
-def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
-    """Fill a rounded place with ragged spots: leaves, gravel, fur, crowds."""
-    height, width = scene.shape[:2]
-    spots = clouds(rng, height, width, int(rng.integers(2, 12))) > rng.uniform(-0.5, 0.8)
-    place = np.zeros((height, width), np.uint8)
-    cv2.ellipse(place, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
-    scene[spots & (place > 0)] = colour
-
-
-SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
-
-
-def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: int, width: int) -> Picture:
-    """Return a plain ground, most often a light one, with some cuts of photographs on it."""
-    ground = rng.uniform(200, 255, 3) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
-    scene = np.repeat((ground + _ramp(height) * rng.normal(0, 30, 3)).astype(np.float32), width, axis=1)
-    for _ in range(rng.integers(1, 4)):
-        h, w = (int(side) for side in rng.uniform(0.2, 0.8, 2) * (height, width))
-        top, left = rng.integers(height - h), rng.integers(width - w)
-        piece = cut_photograph(rng, photographs[int(rng.integers(len(photographs)))], h, w)
-        cut = np.ones((h, w), np.uint8)
-        if rng.random() < 0.6:
-            middle = (w // 2, h // 2)
-            cut = cv2.ellipse(np.zeros((h, w), np.uint8), middle, middle, 0, 0, 360, 1, -1).astype(np.uint8)
-        place = scene[top : top + h, left : left + w]
-        place[cut > 0] = piece[cut > 0]
-    return scene
 
 
 def sign_page(
-    rng: np.random.Generator, texts: Texts, shelf: FontShelf, photographs: Sequence[Path] = ()
-) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    rng: np.random.Generator,
+    texts: Texts,
+    shelf: FontShelf,
+    photographs: Sequence[Path] = (),
+    boards: Sequence[Page] = (),
+    *,
+    upright: bool = False,
+) -> Page:
     """Return a picture, uint8 (H, W, 3) BGR, with some signs of one to six lines, and their lines.
 
     Where there are photographs, half are written over one, three of ten on an advertisement, the others over a drawn
-    scene; advertisements and some others stand upright.
+    scene; advertisements and some others stand upright. `boards` are hung in the scene first, where they find a place.
+    One of five pictures is a small one.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
     draw = rng.random() if photographs else 1.0
@@ -166,28 +66,49 @@ def sign_page(
         scene = make_advert(rng, photographs, height, width)
     else:
         scene = make_background(rng, height, width)
-    upright = advert or rng.random() < 0.3
+    upright = upright or advert or rng.random() < 0.3
+    frame = Size(height, width)
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
     drawn = [_sign(rng, texts, shelf) for _ in range(int(0.8 + 32 * rng.random() ** 1.5))]
     if rng.random() < 0.5:  # the largest first, else it rarely finds a place
         drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
+    for board in boards:
+        picture, written = mount(rng, board, frame)
+        matrix = _find_place(rng, taken, Size(*picture.shape[:2]), upright)
+        if matrix is not None:
+            scene = hang(rng, scene, picture, matrix)
+            lines += move_lines(written, matrix)
     for sheet, size in drawn:
-        matrix = _placement(rng, sheet, width, height, upright)
-        outline = cv2.perspectiveTransform(rectangle(0, 0, sheet.width, sheet.height)[None], matrix)[0]
-        place = np.zeros_like(taken)
-        cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
-        inside = (outline >= 0).all() and (outline < (width, height)).all()
-        if (taken & place).any() or not (inside or rng.random() < 0.3):
-            continue
-        taken |= place
-        _paint(rng, scene, sheet, size, matrix, outline)
-        lines += [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in sheet.lines]
+        matrix = _find_place(rng, taken, Size(sheet.height, sheet.width), upright)
+        if matrix is not None:
+            _paint(rng, scene, sheet, size, matrix)
+            lines += move_lines(sheet.lines, matrix)
     if rng.random() < 0.15:
         scene = _shake(rng, scene)
     if rng.random() < 0.15:
         scene = _coarsen(rng, scene)
-    return photograph(rng, scene), lines
+    page = photograph(rng, scene), lines
+    return reduce(page, rng.uniform(0.4, 0.8)) if rng.random() < 0.2 else page
+
+
+def _find_place(
+    rng: np.random.Generator, taken: npt.NDArray[np.uint8], plane: Size, upright: bool
+) -> npt.NDArray[np.float64] | None:
+    """Return a homography (3, 3) to where nothing is `taken` yet, (H, W), and mark it; None where tries fail.
+
+    Most often all of the plane is in the picture.
+    """
+    for _ in range(PLACES):
+        matrix = place_plane(rng, plane, Size(*taken.shape), upright)
+        outline = see_outline(plane, matrix)
+        place = np.zeros_like(taken)
+        cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
+        inside = (outline >= 0).all() and (outline < taken.shape[::-1]).all()
+        if not (taken & place).any() and (inside or rng.random() < 0.3):
+            taken |= place
+            return matrix
+    return None
 
 
 def _coarsen(rng: np.random.Generator, scene: Picture) -> Picture:
@@ -209,8 +130,13 @@ def _shake(rng: np.random.Generator, scene: Picture) -> Picture:
 
 
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
-    """Return a small sheet, just large enough for its lines, and the size of its smallest characters."""
+    """Return a small sheet, just large enough for its lines or symbol, and the size of its smallest characters."""
     size = int(rng.choice(SIZES) * rng.uniform(0.8, 1.25))
+    if rng.random() < 0.12:
+        side = int(size * rng.uniform(1.4, 2))
+        sheet = Sheet(side, side)
+        _draw_symbol(rng, sheet, shelf, size, side / 2, side / 2)
+        return sheet, size
     family = FACES[rng.integers(len(FACES))]
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
@@ -232,7 +158,18 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
         return _columns(rows, face, size, pad), size
     if len(rows) > 1 and rng.random() < 0.25:
         return _labels(rng, rows, face, size, pad), size
-    return _stack(rng, rows, face, size, pad), size
+    symbol = rng.random() < 0.12
+    sheet = _stack(rng, rows, face, size, pad, left=1.5 * size if symbol else 0.0)
+    if symbol:
+        _draw_symbol(rng, sheet, shelf, size, pad + 0.6 * size, pad + 0.6 * size)
+    return sheet, size
+
+
+def _draw_symbol(rng: np.random.Generator, sheet: Sheet, shelf: FontShelf, size: int, x: float, y: float) -> None:
+    """Draw an arrow, a telephone, a knife and fork about (x, y): next to text, and not to be found."""
+    face, symbol = shelf.pick("symbol", rng), SYMBOLS[rng.integers(len(SYMBOLS))]
+    if has_glyph(face, symbol):
+        sheet.pen.text((x, y), symbol, font=open_font(face, size), fill=BLACK, anchor="mm")
 
 
 def _columns(rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
@@ -254,47 +191,23 @@ def _labels(rng: np.random.Generator, rows: Sequence[str], face: Face, size: int
     return sheet
 
 
-def _stack(rng: np.random.Generator, rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
-    """Write the rows below each other, at times with a headline, at times spaced out."""
+def _stack(
+    rng: np.random.Generator, rows: Sequence[str], face: Face, size: int, pad: float, left: float = 0.0
+) -> Sheet:
+    """Write the rows below each other, at times with a headline, at times spaced out; `left` pixels stay free there."""
     sizes = [size] * len(rows)
     if len(rows) > 1 and rng.random() < 0.5:
         sizes[0] = int(size * rng.uniform(1.4, 3))
     spacing = rng.uniform(0.1, 0.6) if rng.random() < 0.15 else 0.0
     widths = [Sheet.text_width(row, face, big, big * spacing) for row, big in zip(rows, sizes, strict=True)]
-    leading, aligned = rng.uniform(1.15, 1.6), rng.choice([0.0, 0.0, 0.5, 1.0])
-    sheet = Sheet(int(max(widths) + 2 * pad), int(sum(sizes) * leading + 2 * pad))
+    tight = all(row.upper() == row and row.isascii() for row in rows)  # nothing hangs below the line
+    leading, aligned = rng.uniform(0.85 if tight else 1.1, 1.5), rng.choice([0.0, 0.0, 0.5, 1.0])
+    sheet = Sheet(int(left + max(widths) + 2 * pad), int(sum(sizes) * leading + 0.3 * sizes[-1] + 2 * pad))
     y = pad
     for row, big, wide in zip(rows, sizes, widths, strict=True):
-        sheet.write(pad + (max(widths) - wide) * aligned, y, row, face, big, spacing=big * spacing)
+        sheet.write(left + pad + (max(widths) - wide) * aligned, y, row, face, big, spacing=big * spacing)
         y += big * leading
     return sheet
-
-
-def _placement(
-    rng: np.random.Generator, sheet: Sheet, width: int, height: int, upright: bool
-) -> npt.NDArray[np.float64]:
-    """Return the homography (3, 3) from the sheet's pixels to the scene's."""
-    w, h = sheet.width, sheet.height
-    fit = min(1.0, 0.9 * width / w, 0.9 * height / h)
-    corners = rectangle(0, 0, w, h)
-    bent = corners * fit + rng.normal(0, 0.005 if upright else 0.03, (4, 2)) * min(w, h) * fit
-    if not upright:
-        yaw, pitch = np.clip(rng.normal(0, TURNED), -1, 1).tolist()
-        bent = turn_away(bent - bent.mean(axis=0), yaw, pitch)
-    angle = np.radians(rng.uniform(-60, 60) if rng.random() < 0.1 else rng.normal(0, 1 if upright else 10))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.array([rng.uniform(0.15, 0.85) * width, rng.uniform(0.15, 0.85) * height])
-    target = (bent - bent.mean(axis=0)) @ turn.T + centre
-    return np.asarray(cv2.getPerspectiveTransform(corners, target.astype(np.float32)), np.float64)
-
-
-def turn_away(corners: npt.NDArray[np.float64], yaw: float, pitch: float) -> npt.NDArray[np.float64]:
-    """Return where a camera sees the corners (4, 2) of a plane about the origin, turned by two angles in radians."""
-    x, y = corners[:, 0], corners[:, 1] * np.cos(pitch)
-    z = corners[:, 1] * np.sin(pitch)
-    x, z = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-    nearness = 1 + z / (CAMERA * np.ptp(corners, axis=0).max())
-    return np.asarray(np.stack([x, y], axis=1) / nearness[:, None], np.float64)
 
 
 def _paint(
@@ -303,14 +216,13 @@ def _paint(
     sheet: Sheet,
     size: int,
     matrix: npt.NDArray[np.float64],
-    outline: npt.NDArray[np.floating],
 ) -> None:
     """Paint the sheet's ink into the scene, in colours that can be told from the ground, at times on a panel.
 
     Letters may be of two colours, outlined, with a shadow, out of focus, in the light and shade of what is below.
-    `size` is that of the smallest on the sheet, `matrix` the homography (3, 3) from the sheet to the scene, `outline`
-    what it makes of the sheet's corners, (4, 2).
+    `size` is that of the smallest on the sheet, `matrix` the homography (3, 3) from the sheet to the scene.
     """
+    outline = see_outline(Size(sheet.height, sheet.width), matrix)
     left, top = np.maximum(outline.min(axis=0) - 8, 0).astype(int)
     right, bottom = np.minimum(outline.max(axis=0) + 8, scene.shape[1::-1]).astype(int)
     place = scene[top:bottom, left:right]
@@ -318,16 +230,26 @@ def _paint(
     shape = (int(right - left), int(bottom - top))
     matrix = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
     ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
+    if rng.random() < 0.2:  # heavier
+        ink[:] = cv2.dilate(ink, np.ones((1 + int(0.06 * size),) * 2, np.uint8))
     cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, shape, flags=cv2.INTER_AREA)
-    panel = cv2.warpPerspective(np.ones_like(ink), matrix, shape) > 0.5
-    down = _ramp(shape[1])
+    plate = np.ones_like(ink)
+    if sheet.lines and rng.random() < 0.15:  # a plate for each line
+        plate = np.zeros_like(ink)
+        cv2.fillPoly(plate, [line.polygon.astype(np.int32) for line in sheet.lines], 1.0)
+        plate[:] = cv2.dilate(plate, np.ones((3, 1 + 2 * (size // 6)), np.uint8))
+    panel = cv2.warpPerspective(plate, matrix, shape) > 0.5
+    down = ramp(shape[1])
     if rng.random() < 0.5:
-        colours = rng.uniform(0, 255, 3) + down * (rng.normal(0, 40, 3) if rng.random() < 0.3 else np.zeros(3))
+        usual = PANELS[rng.integers(len(PANELS))] + rng.normal(0, 12, 3)
+        colours = (usual if rng.random() < 0.5 else rng.uniform(0, 255, 3)) + down * (
+            rng.normal(0, 40, 3) if rng.random() < 0.3 else np.zeros(3)
+        )
         plain = np.broadcast_to(colours, (*shape[::-1], 3)).astype(np.float32)
         opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
         place[panel] = place[panel] * (1 - opaque) + (plain * shade)[panel] * opaque
     ground = np.asarray(place[panel].mean(axis=0) if panel.any() else np.full(3, 128), np.float32)
-    contrast = rng.uniform(40, 200)
+    contrast = rng.uniform(110, 230) if rng.random() < 0.5 else rng.uniform(40, 200)
     colour = readable_colour(rng, ground, contrast)
     if rng.random() < 0.3:  # an outlined letter
         reach = 1 + 2 * int(rng.integers(1, max(size // 14, 1) + 1))

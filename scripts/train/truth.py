@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,11 @@ class Line:
 def rectangle(left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.float32]:
     """Return the outline of an upright box, float32 (4, 2), clockwise from the top left."""
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
+
+
+def move_lines(lines: Sequence[Line], matrix: cv2.typing.MatLike) -> list[Line]:
+    """Return the lines where a homography (3, 3) takes them."""
+    return [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in lines]
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scripts.train.sheet import Sheet
-from scripts.train.truth import Line, rectangle
+from scripts.train.truth import Line, move_lines, rectangle
 
 Picture = npt.NDArray[np.float32]  # (H, W, 3) BGR, from 0 to 255
 PAPERS = ((250, 250, 250), (235, 243, 246), (205, 226, 236), (176, 208, 226), (150, 190, 215), (215, 215, 215))
@@ -133,12 +133,12 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
         spine = rng.uniform(0.03, 0.15) * width
         mirror = matrix @ np.array([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]], np.float32)
         paper = np.median(picture, axis=(0, 1))
-        desk = _lay(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, desk)
-    moved = [Line(cv2.perspectiveTransform(line.polygon[None], matrix)[0], line.text) for line in lines]
-    return _lay(picture, matrix, desk), moved
+        desk = lay(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, desk)
+    moved = move_lines(lines, matrix)
+    return lay(picture, matrix, desk), moved
 
 
-def _lay(picture: cv2.typing.MatLike, matrix: cv2.typing.MatLike, desk: Picture) -> Picture:
+def lay(picture: cv2.typing.MatLike, matrix: cv2.typing.MatLike, desk: Picture) -> Picture:
     """Return the desk with the picture on it, where the homography (3, 3) takes it."""
     size = desk.shape[1::-1]
     seen = cv2.warpPerspective(picture, matrix, size)

@@ -1,0 +1,137 @@
+"""What is behind signs: pieces of photographs, drawn scenes without text, grounds of advertisements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dbcpu.errors import UsageError
+from scripts.train.wear import Picture, clouds
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
+Place = npt.NDArray[np.int_]  # (x, y)
+Colour = npt.NDArray[np.float32]  # (blue, green, red)
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, at any depth.
+
+    Raises:
+        UsageError: there is none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in PHOTOGRAPHS)
+    if not paths:
+        raise UsageError(f"no picture ({', '.join(PHOTOGRAPHS)}) in the folder of photographs", where=folder)
+    return paths
+
+
+def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
+    """Return a piece of a photograph, at times mirrored, grey, darker, or of other colours.
+
+    Raises:
+        UsageError: the picture cannot be read.
+    """
+    photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if photograph is None:
+        raise UsageError("cannot read the photograph", where=path)
+    full_height, full_width = photograph.shape[:2]
+    share = rng.uniform(0.25, 1.0) * min(full_height / height, full_width / width)
+    high, wide = int(share * height), int(share * width)
+    top, left = rng.integers(full_height - high + 1), rng.integers(full_width - wide + 1)
+    piece = cv2.resize(photograph[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA)
+    scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
+    grey = scene.mean(axis=2, keepdims=True)
+    scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
+    if rng.random() < 0.3:
+        scene = scene[..., rng.permutation(3)]
+    return np.asarray(scene * np.float32(rng.uniform(0.3, 1.2)), np.float32)
+
+
+def ramp(height: int) -> Picture:
+    """Return 0 at the top to 1 at the bottom, float32 (height, 1, 1)."""
+    return np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+
+
+def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
+    """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
+    saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
+
+    def colour() -> Colour:
+        drawn = rng.uniform(0, 255, 3)
+        return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)
+
+    down = ramp(height)
+    scene = np.repeat(colour() * (1 - down) + colour() * down, width, axis=1)
+    for cell in (200, 40, 8):
+        tint = rng.uniform(0, 25) * (1 - saturation) + rng.uniform(0, 25, 3) * saturation
+        scene += clouds(rng, height, width, cell)[..., None] * tint.astype(np.float32)
+    for _ in range(rng.integers(3, 30)):
+        corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
+        SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, colour())
+    return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
+
+
+def _plain(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    thickness = int(rng.choice([-1, -1, 1, 3, 8]))
+    if rng.random() < 0.5:
+        cv2.rectangle(scene, corner.tolist(), (corner + size).tolist(), colour.tolist(), thickness)
+    else:
+        cv2.ellipse(scene, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, colour.tolist(), thickness)
+
+
+def _bars(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw bars, bricks, blinds: what is most often taken for text."""
+    step = int(rng.integers(5, 30))
+    for k in range(rng.integers(3, 25)):
+        x = int(corner[0]) + k * step
+        cv2.line(scene, (x, int(corner[1])), (x, int(corner[1] + size[1])), colour.tolist(), max(step // 3, 1))
+
+
+def _patch(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    points = corner + rng.normal(0, 0.5, (rng.integers(3, 8), 2)) * size
+    cv2.fillPoly(scene, [points.astype(np.int32)], colour.tolist())
+
+
+def _windows(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw a grid of equal boxes, as windows of a house, keys, tiles, shelves."""
+    pitch = rng.uniform(12, 70, 2)
+    box = pitch * rng.uniform(0.35, 0.9, 2)
+    thickness = int(rng.choice([-1, -1, 1, 2]))
+    columns, rows = (1 + size // pitch).astype(int)
+    for row in range(rows):
+        for column in range(columns):
+            a = corner + pitch * (column, row)
+            cv2.rectangle(scene, a.astype(int).tolist(), (a + box).astype(int).tolist(), colour.tolist(), thickness)
+
+
+def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Fill a rounded place with ragged spots: leaves, gravel, fur, crowds."""
+    height, width = scene.shape[:2]
+    spots = clouds(rng, height, width, int(rng.integers(2, 12))) > rng.uniform(-0.5, 0.8)
+    place = np.zeros((height, width), np.uint8)
+    cv2.ellipse(place, corner.tolist(), size.tolist(), rng.uniform(0, 180), 0, 360, 1, -1)
+    scene[spots & (place > 0)] = colour
+
+
+SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
+
+
+def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: int, width: int) -> Picture:
+    """Return a plain ground, most often a light one, with some cuts of photographs on it."""
+    ground = rng.uniform(200, 255, 3) if rng.random() < 0.5 else rng.uniform(0, 255, 3)
+    scene = np.repeat((ground + ramp(height) * rng.normal(0, 30, 3)).astype(np.float32), width, axis=1)
+    for _ in range(rng.integers(1, 4)):
+        h, w = (int(side) for side in rng.uniform(0.2, 0.8, 2) * (height, width))
+        top, left = rng.integers(height - h), rng.integers(width - w)
+        piece = cut_photograph(rng, photographs[int(rng.integers(len(photographs)))], h, w)
+        cut = np.ones((h, w), np.uint8)
+        if rng.random() < 0.6:
+            middle = (w // 2, h // 2)
+            cut = cv2.ellipse(np.zeros((h, w), np.uint8), middle, middle, 0, 0, 360, 1, -1).astype(np.uint8)
+        place = scene[top : top + h, left : left + w]
+        place[cut > 0] = piece[cut > 0]
+    return scene

@@ -1,0 +1,89 @@
+"""Training pictures of signs: planes turned away, inks that can be read, boards in a scene."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbcpu.geometry import Size
+from scripts.train import boards, fonts, planes, signs
+from scripts.train.truth import Line, move_lines, rectangle
+
+
+@given(
+    yaw=st.floats(0.2, 1),
+    pitch=st.floats(-1, 1),
+    width=st.floats(20, 400),
+    height=st.floats(20, 400),
+)
+def test_a_sign_that_is_turned_away_is_narrower_and_its_far_side_lower(
+    yaw: float, pitch: float, width: float, height: float
+):
+    corners = np.float64([[-width, -height], [width, -height], [width, height], [-width, height]]) / 2
+    assert np.allclose(planes.turn_away(corners, 0.0, 0.0), corners)
+    seen = planes.turn_away(corners, yaw, 0.0)
+    assert np.ptp(seen[:, 0]) < width
+    assert np.ptp(seen[[1, 2], 1]) > height > np.ptp(seen[[0, 3], 1])
+    turned = planes.turn_away(corners, yaw, pitch).astype(np.float32)
+    assert cv2.isContourConvex(turned)
+
+
+@given(seed=st.integers(0, 2**32 - 1), contrast=st.floats(0, 120), level=st.integers(0, 255))
+def test_signs_have_ink_that_can_be_told_from_the_ground(seed: int, contrast: float, level: int):
+    ground = np.full(3, level, np.float32)
+    ink = signs.readable_colour(np.random.default_rng(seed), ground, contrast)
+    assert ((ink >= 0) & (ink <= 255)).all()
+    assert np.abs(ink - ground).max() >= contrast - 1e-3
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    plane=st.builds(Size, st.integers(20, 900), st.integers(20, 900)),
+    frame=st.builds(Size, st.integers(300, 900), st.integers(300, 900)),
+)
+def test_an_upright_plane_is_seen_with_its_corners_in_their_order(seed: int, plane: Size, frame: Size):
+    matrix = planes.place_plane(np.random.default_rng(seed), plane, frame, upright=True)
+    outline = planes.see_outline(plane, matrix)
+    assert cv2.isContourConvex(outline)
+    assert cv2.contourArea(outline, oriented=True) > 0
+    assert cv2.contourArea(outline) <= 1.05 * plane.height * plane.width
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_written_on_a_board_is_outlined_where_it_hangs(seed: int):
+    rng = np.random.default_rng(seed)
+    page = np.full((600, 500, 3), 255, np.uint8)
+    polygon = rectangle(100, 200, 400, 300)
+    cv2.fillPoly(page, [polygon.astype(np.int32)], (0, 0, 0))
+    frame = Size(700, 900)
+    picture, lines = boards.mount(rng, (page, [Line(polygon)]), frame)
+    matrix = planes.place_plane(rng, Size(*picture.shape[:2]), frame, upright=False)
+    scene = boards.hang(rng, np.full((*frame, 3), 20, np.float32), picture, matrix)
+    inside, around = np.zeros(frame, np.uint8), np.zeros(frame, np.uint8)
+    (line,) = move_lines(lines, matrix)
+    cv2.fillPoly(inside, [line.polygon.round().astype(np.int32)], 1)
+    cv2.fillPoly(around, [planes.see_outline(Size(*picture.shape[:2]), matrix).round().astype(np.int32)], 1)
+    around = cv2.erode(around, np.ones((61, 61), np.uint8))
+    dark = (scene.mean(axis=2) < 0.5 * scene[around > 0].max()) & (around > 0)
+    seen = inside & around
+    assert (seen & dark).sum() / (seen | dark).sum() > 0.8
+
+
+def test_lines_too_low_to_read_on_a_reduced_page_are_left_out_of_the_loss():
+    lines = [Line(rectangle(10, 10, 200, 40), "high"), Line(rectangle(10, 60, 200, 72), "low")]
+    picture, reduced = boards.reduce((np.zeros((100, 300, 3), np.uint8), lines), 0.5)
+    assert picture.shape == (50, 150, 3)
+    assert [line.ignored for line in reduced] == [False, True]
+    np.testing.assert_allclose(reduced[0].polygon, lines[0].polygon / 2)
+
+
+def test_nearly_all_symbols_are_in_their_font():
+    face = fonts.Face(str(fonts.FONT_ROOT / "opentype/font-awesome/FontAwesome.otf"), 0)
+    try:
+        drawn = [fonts.has_glyph(face, symbol) for symbol in signs.SYMBOLS]
+    except OSError:
+        pytest.skip("needs Debian's fonts-font-awesome")
+    assert np.mean(drawn) > 0.9
