@@ -25,7 +25,7 @@ from scripts.train import fonts, ship, thresholds, train, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
 from scripts.train.crops import CropSettings, cut_crop
 from scripts.train.curve import draw_curve
-from scripts.train.losses import balanced_cross_entropy, detection_losses
+from scripts.train.losses import balanced_cross_entropy, detection_losses, dice_loss
 from scripts.train.sheet import Sheet
 from scripts.train.sources import CropReader, Source, split_pages
 from scripts.train.stream import TensorBatch, open_stream
@@ -150,6 +150,20 @@ def test_a_batch_without_text_still_has_a_finite_loss_and_gradient():
     assert torch.isfinite(losses.total)
     assert probability.grad is not None
     assert (probability.grad > 0).any()
+
+
+def test_a_missed_word_costs_as_much_on_an_empty_crop_as_a_missed_page_of_lines():
+    target = torch.zeros(2, 200, 200)
+    target[0, 20:180, 20:180] = 1
+    target[1, 90:110, 70:130] = 1
+    everywhere = torch.ones_like(target)
+    missed = [
+        dice_loss(torch.where(torch.arange(2)[:, None, None] == k, 0, target), target, everywhere) for k in (0, 1)
+    ]
+    assert missed[0].item() == pytest.approx(0.5, abs=0.05)
+    assert missed[1].item() == pytest.approx(missed[0].item(), abs=0.05)
+    empty = torch.zeros_like(target[:1])
+    assert dice_loss(torch.cat([target, empty]), torch.cat([target, empty]), torch.cat([everywhere, empty + 1])) == 0
 
 
 def test_perfect_maps_cost_almost_nothing():
