@@ -262,6 +262,18 @@ def test_larger_crops_come_fewer_to_a_batch(tmp_path: Path):
     assert shapes == {(4, 64, 64), (2, 96, 96), (1, 256, 256)}
 
 
+def test_a_large_batch_takes_two_crops_of_each_page_that_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_pages(tmp_path, 2)
+    reader = CropReader([Source(tmp_path, 1.0)], CropSettings(side=64, short_side=160), np.random.default_rng(0))
+    read: list[PageFile] = []
+    once = reader._read
+    monkeypatch.setattr(reader, "_read", lambda page: (read.append(page), once(page))[1])
+    for count, pages in ((15, 15), (16, 8), (17, 9)):
+        read.clear()
+        assert len(reader.draw_batch(count)[0]) == count
+        assert len(read) == pages
+
+
 def test_workers_cut_crops_of_their_own_that_the_seed_repeats(tmp_path: Path):
     write_pages(tmp_path, 2)
     settings = CropSettings(side=64, short_side=160, borders=False)

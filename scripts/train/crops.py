@@ -89,6 +89,6 @@ def recolour(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArr
     if rng.random() < 0.2:
         crop = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.4, 1.1)).astype(np.uint8)
     if rng.random() < 0.15:
-        noise = rng.normal(0, rng.uniform(3, 14), crop.shape[:2])[..., None]
-        crop = np.clip(crop + noise, 0, 255).astype(np.uint8)
+        noise = rng.standard_normal(crop.shape[:2], np.float32) * np.float32(rng.uniform(3, 14))
+        crop = cv2.add(crop, cv2.merge([noise] * 3), dtype=cv2.CV_8U).astype(np.uint8, copy=False)
     return crop

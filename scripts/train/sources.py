@@ -19,6 +19,8 @@ HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for val
 HELD_BACK_FIRST = 4
 CACHED_PAGES = 2500  # decoded pages in memory, about 2.5 MB each: 6 GB once so many were read
 REFRESH_SECONDS = 60.0  # between looks for new pages
+LARGE_BATCH = 16  # crops; from here on two come from each page that is read,
+CROPS_OF_A_PAGE = 2  # since reading one takes as long as cutting another crop from it
 MAX_SHORT_SIDE = 1100  # of a page in memory; finer detail never survives the crop's scale
 
 
@@ -104,11 +106,14 @@ class CropReader:
         settings = self._variants[self.rng.integers(len(self._variants))]
         count = max(round(count * (self.settings.side / settings.side) ** 2), 1)
         shares = np.array([source.share if source.pages else 0.0 for source in self.sources])
-        crops, targets = [], []
-        for pick in self.rng.choice(len(self.sources), count, p=shares / shares.sum()):
+        page_count = -(-count // CROPS_OF_A_PAGE) if count >= LARGE_BATCH else count
+        read = []
+        for pick in self.rng.choice(len(self.sources), page_count, p=shares / shares.sum()):
             pages = self.sources[pick].pages
-            image, lines = self._read(pages[self.rng.integers(len(pages))])
-            crop, target = cut_crop(image, lines, settings, self.rng)
+            read.append(self._read(pages[self.rng.integers(len(pages))]))
+        crops, targets = [], []
+        for number in range(count):
+            crop, target = cut_crop(*read[number % page_count], settings, self.rng)
             crops.append(recolour(crop, self.rng))
             targets.append(target)
         maps = [np.stack(drawn) for drawn in zip(*targets, strict=True) if drawn[0] is not None]
