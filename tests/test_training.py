@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -285,6 +287,18 @@ def test_workers_cut_crops_of_their_own_that_the_seed_repeats(tmp_path: Path):
     assert [[t.shape for t in batch] for batch in runs[0]] == [[(4, 64, 64, 3), (4, 64, 64), (4, 64, 64)]] * 4
     assert all(torch.equal(a, b) for pair in zip(*runs, strict=True) for a, b in zip(*pair, strict=True))
     assert len({batch[0].numpy().tobytes() for batch in runs[0]}) == 4
+
+
+def test_workers_end_with_their_stream_and_not_by_signals_to_the_run(tmp_path: Path):
+    write_pages(tmp_path, 1)
+    reader = CropReader([Source(tmp_path, 1.0)], CropSettings(side=64, short_side=160), np.random.default_rng(0))
+    batches = open_stream(reader, 2, workers=1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert os.getpgid(worker.pid or 0) == worker.pid != os.getpgid(0)
+    del batches
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_a_folder_without_pages_is_named(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -41,8 +41,7 @@ class _Stream(IterableDataset[TensorBatch]):
     def __iter__(self) -> Iterator[TensorBatch]:
         worker = get_worker_info()
         if worker is not None:
-            for number in (signal.SIGTERM, signal.SIGINT):  # they are meant for the run, which ends its workers
-                signal.signal(number, signal.SIG_IGN)
+            os.setpgid(0, 0)  # signals to the run's group are meant for the run, which ends its workers
             cv2.setNumThreads(1)
             self._reader.rng = np.random.default_rng(worker.seed)
             self._reader.cached_pages //= worker.num_workers

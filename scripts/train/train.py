@@ -75,6 +75,7 @@ class Run:
         if not self.stopped:
             self._validate()
         self._save()
+        self.batches = iter(())  # ends the workers, for which the end of the process would wait
 
     def _validate(self) -> None:
         trainer, crop = self.trainer, self.crop
