@@ -549,7 +549,7 @@ def test_a_share_of_real_crops_that_is_none_is_refused_before_anything_is_writte
 
 
 def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     for name in ("sroie", "tapuscorpus", "ndl_docl", "signs"):
         write_pages(tmp_path / name, 1 if name == "signs" else 5, "Thresholds: F")
@@ -567,6 +567,11 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     thresholds.main()
     best = capsys.readouterr().out.splitlines()[-1]
     assert float(re.search(r"mean (\S+)", best)[1]) < means[-1], "kernels are no outlines"
+
+    monkeypatch.setattr("sys.argv", [*command, "--compare-by", str(shared / "score.py")])
+    thresholds.main()
+    best = capsys.readouterr().out.splitlines()[-1]
+    assert float(re.search(r"mean (\S+)", best)[1]) > 0.8
 
     monkeypatch.setattr("sys.argv", [command[0], str(tmp_path / "none"), *command[2:]])
     with pytest.raises(SystemExit, match="4"):
