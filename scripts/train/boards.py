@@ -8,11 +8,10 @@ import numpy.typing as npt
 
 from dbcpu.geometry import Size
 from scripts.train.targets import line_height
-from scripts.train.truth import IGNORED, Line
+from scripts.train.truth import IGNORED, Line, Page
 from scripts.train.wear import Picture, lay
 
 LEGIBLE = 7.0  # pixels, height of the lowest lines that can be read
-Page = tuple[npt.NDArray[np.uint8], list[Line]]
 
 
 def reduce(page: Page, ratio: float) -> Page:
@@ -43,6 +42,6 @@ def hang(
     light = np.float32(rng.uniform(0.35, 1.15)) * (1 - rng.uniform(0, 0.15, 3).astype(np.float32))
     hung = lay(picture.astype(np.float32) * light, matrix, scene)
     if rng.random() < 0.2:  # a sheet of glass gives back what is opposite
-        cover = lay(np.ones(picture.shape, np.float32), matrix, np.zeros_like(scene))
+        cover = cv2.warpPerspective(np.ones(picture.shape, np.float32), matrix, scene.shape[1::-1])
         hung += cover * np.float32(rng.uniform(0.05, 0.3)) * cv2.GaussianBlur(scene[:, ::-1], (0, 0), 2)
     return np.minimum(hung, 255)

@@ -24,7 +24,7 @@ def draw_curve(log: Path, picture: Path) -> None:
 def _panel(rows: list[dict[str, float]], prefix: str, smooth: int) -> np.ndarray:
     canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     last = max((row["minutes"] for row in rows), default=1.0) or 1.0
-    names = sorted({key for row in rows for key in row if key.startswith(prefix) and row[key]})  # heads that there are
+    names = sorted({key for row in rows for key in row if key.startswith(prefix)})
     series = {}
     for name in names:
         points = np.array([(row["minutes"], row[name]) for row in rows if name in row])

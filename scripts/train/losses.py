@@ -19,12 +19,12 @@ PROBABILITY_WEIGHT = 5.0  # original: l1_scale=10, bce_scale=5, dice 1
 
 
 class Losses(NamedTuple):
-    """Scalars; `total` is the weighted sum to descend on."""
+    """Scalars; `total` is the weighted sum to descend on, `border` None where there is no threshold map."""
 
     total: Tensor
     probability: Tensor
     binary: Tensor
-    border: Tensor
+    border: Tensor | None
 
 
 def balanced_cross_entropy(probability: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def detection_losses(
     cross_entropy = balanced_cross_entropy(probability, kernel, kernel_mask)
     if threshold is None:
         dice = dice_loss(probability, kernel, kernel_mask)
-        return Losses(PROBABILITY_WEIGHT * cross_entropy + dice, cross_entropy, dice, cross_entropy.new_zeros(()))
+        return Losses(PROBABILITY_WEIGHT * cross_entropy + dice, cross_entropy, dice, None)
     border, border_mask = borders
     threshold = threshold.float()
     dice = dice_loss(torch.sigmoid(AMPLIFICATION * (probability - threshold)), kernel, kernel_mask)

@@ -15,13 +15,12 @@ import numpy.typing as npt
 
 from dbcpu.errors import UsageError
 from scripts.train import books, figures, forms, scenes, signs
-from scripts.train.boards import Page
 from scripts.train.command import errors_told
 from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
 from scripts.train.sheet import Sheet
 from scripts.train.texts import Texts
-from scripts.train.truth import Line, read_lines, rectangle, write_lines
+from scripts.train.truth import Line, Page, read_lines, rectangle, write_lines
 from scripts.train.wear import finish
 
 MIN_EXTENT = 4.0  # pixels: what is left of a line at the edge of a picture counts from here on

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
-from scripts.train.boards import Page, hang, mount, reduce
+from scripts.train.boards import hang, mount, reduce
 from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
 from scripts.train.planes import place_plane, see_outline
 from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
 from scripts.train.sheet import BLACK, Sheet
 from scripts.train.texts import Texts
-from scripts.train.truth import Line, move_lines
+from scripts.train.truth import Line, Page, move_lines
 from scripts.train.wear import Picture, photograph
 
 FACES = (

@@ -68,7 +68,8 @@ class Run:
             if not math.isfinite(losses.total.item()):
                 raise UsageError("the loss is not finite", remedy="lower --learning-rate and --resume")
             if trainer.step % LOG_EVERY == 0:
-                self._log({f"loss_{k}": round(v.item(), 4) for k, v in losses._asdict().items()})
+                named = losses._asdict().items()
+                self._log({f"loss_{name}": round(loss.item(), 4) for name, loss in named if loss is not None})
             if trainer.minutes >= next_validation:
                 self._validate()
                 next_validation = trainer.minutes + validate_every
@@ -146,6 +147,7 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     if not 0 < arguments.real_share <= 1:
         raise UsageError("not above 0 and at most 1", where="--real-share")
     keep_freed_memory()  # a third of the time went into fresh pages without it
+    torch.backends.cudnn.benchmark = True  # batches are of few shapes
     out: Path = arguments.out
     state_path = out / "state"
     if state_path.exists() and not arguments.resume:

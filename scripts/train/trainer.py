@@ -64,7 +64,6 @@ class Trainer:
             backbone="resnet18", deformable=settings.deformable, threshold_head=settings.threshold_head
         )
         # Without instructions for bfloat16 a step takes twelve times as long in it, and channels last a fifth longer.
-        torch.backends.cudnn.benchmark = True  # batches are of few shapes
         self.bfloat16 = device.type != "cpu" or has_bf16_instructions()
         self._layout = torch.channels_last if self.bfloat16 else torch.contiguous_format
         self.model = build_model(config).to(device)

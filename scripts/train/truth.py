@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -31,6 +32,9 @@ class Line:
     def ignored(self) -> bool:
         """Whether training leaves this region out."""
         return self.text == IGNORED
+
+
+Page: TypeAlias = tuple[npt.NDArray[np.uint8], list[Line]]  # a picture, (H, W, 3) BGR, and its lines
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.float32]:
@@ -89,7 +93,7 @@ def list_pages(folder: Path) -> list[PageFile]:
     return pages
 
 
-def read_page(page: PageFile, max_short_side: int) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+def read_page(page: PageFile, max_short_side: int) -> Page:
     """Return the picture, uint8 (H, W, 3) BGR, and its lines, both reduced to `max_short_side` where larger."""
     image = cv2.imread(str(page.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:

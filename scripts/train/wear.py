@@ -134,8 +134,7 @@ def lay_on_desk(rng: np.random.Generator, picture: Picture, lines: list[Line]) -
         mirror = matrix @ np.array([[-1, 0, 2 * spine], [0, 1, rng.uniform(-20, 20)], [0, 0, 1]], np.float32)
         paper = np.median(picture, axis=(0, 1))
         desk = lay(paper + (picture - paper) * rng.uniform(0.2, 0.7), mirror, desk)
-    moved = move_lines(lines, matrix)
-    return lay(picture, matrix, desk), moved
+    return lay(picture, matrix, desk), move_lines(lines, matrix)
 
 
 def lay(picture: cv2.typing.MatLike, matrix: cv2.typing.MatLike, desk: Picture) -> Picture:
