@@ -76,8 +76,24 @@ def test_lines_too_low_to_read_on_a_reduced_page_are_left_out_of_the_loss():
     lines = [Line(rectangle(10, 10, 200, 40), "high"), Line(rectangle(10, 60, 200, 72), "low")]
     picture, reduced = boards.reduce((np.zeros((100, 300, 3), np.uint8), lines), 0.5)
     assert picture.shape == (50, 150, 3)
-    assert [line.ignored for line in reduced] == [False, True]
     np.testing.assert_allclose(reduced[0].polygon, lines[0].polygon / 2)
+
+
+def test_low_and_invisible_lines_of_a_scene_are_left_out_of_the_loss():
+    lines = [Line(rectangle(10, y, 190, y + height)) for y, height in ((10, 20), (40, 8), (60, 20))]
+    picture = np.full((100, 200, 3), 200, np.uint8)
+    picture[10:48, 10:190:4] = 0
+    assert [line.ignored for line in boards.leave_illegible((picture, lines))[1]] == [False, True, True]
+
+
+def test_of_lines_out_of_focus_the_low_ones_are_background_and_the_high_ones_left_out_of_the_loss():
+    lines = [Line(rectangle(10, 10, 200, 13), "low"), Line(rectangle(10, 30, 200, 90), "high")]
+    scene = np.full((100, 300, 3), 200, np.float32)
+    scene[30:90:4] = 0
+    blurred, visible = signs._unfocus(np.random.default_rng(1), scene, lines)
+    assert [line.ignored for line in visible] == [True]
+    assert visible[0].polygon is lines[1].polygon
+    assert np.ptp(blurred[40:80]) < 0.5 * np.ptp(scene)
 
 
 def test_nearly_all_symbols_are_in_their_font():

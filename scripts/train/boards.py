@@ -11,17 +11,34 @@ from scripts.train.targets import line_height
 from scripts.train.truth import IGNORED, Line, Page
 from scripts.train.wear import Picture, lay
 
-LEGIBLE = 7.0  # pixels, height of the lowest lines that can be read
+LEGIBLE = 11.0  # pixels, height of the lowest lines that can be read in a photograph
+FAINT = 12.0  # of 255, contrast of those that can just be seen
 
 
 def reduce(page: Page, ratio: float) -> Page:
-    """Return a page at `ratio` (up to 1) times its size; lines that become too low to read are left out of the loss."""
+    """Return a page at `ratio` (up to 1) times its size."""
     picture = cv2.resize(page[0], None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-    lines = []
-    for line in page[1]:
-        polygon = line.polygon * np.float32(ratio)
-        lines.append(Line(polygon, line.text if line_height(polygon) >= LEGIBLE else IGNORED))
-    return picture.astype(np.uint8, copy=False), lines
+    return picture.astype(np.uint8, copy=False), [Line(line.polygon * np.float32(ratio), line.text) for line in page[1]]
+
+
+def leave_illegible(page: Page, lowest: float = LEGIBLE) -> Page:
+    """Return the page with lines of less than `lowest` pixels in height, or without contrast, left out of the loss."""
+    smooth = cv2.GaussianBlur(page[0], (0, 0), 1.5)  # else noise is contrast
+
+    def legible(line: Line) -> bool:
+        return line_height(line.polygon) >= lowest and _contrast(smooth, line.polygon) >= FAINT
+
+    return page[0], [line if legible(line) else Line(line.polygon, IGNORED) for line in page[1]]
+
+
+def _contrast(picture: cv2.typing.MatLike, polygon: npt.NDArray[np.float32]) -> float:
+    """Return how far dark and light are apart in a place of the picture, in the channel where that is most."""
+    place = np.zeros(picture.shape[:2], np.uint8)
+    cv2.fillPoly(place, [polygon.astype(np.int32)], 1)
+    if not place.any():
+        return 0.0
+    dark, light = np.percentile(picture[place > 0], (2, 98), axis=0)
+    return float((light - dark).max())
 
 
 def mount(rng: np.random.Generator, page: Page, frame: Size) -> Page:

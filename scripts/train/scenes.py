@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
+from scripts.train.truth import rectangle
 from scripts.train.wear import Picture, clouds
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp")
@@ -29,15 +30,25 @@ def find_photographs(folder: Path) -> list[Path]:
     return paths
 
 
+def read_photograph(path: Path, flags: int = cv2.IMREAD_COLOR) -> npt.NDArray[np.uint8]:
+    """Return a picture, uint8 (H, W, 3) BGR, or as OpenCV's `flags` ask for it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    photograph = cv2.imread(str(path), flags)
+    if photograph is None:
+        raise UsageError("cannot read the photograph", where=path)
+    return photograph.astype(np.uint8, copy=False)
+
+
 def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
-    """Return a piece of a photograph, at times mirrored, grey, darker, or of other colours.
+    """Return a piece of a photograph, at times mirrored, grey, darker, of other colours, or with clutter.
 
     Raises:
         UsageError: the picture cannot be read.
     """
-    photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if photograph is None:
-        raise UsageError("cannot read the photograph", where=path)
+    photograph = read_photograph(path)
     full_height, full_width = photograph.shape[:2]
     share = rng.uniform(0.25, 1.0) * min(full_height / height, full_width / width)
     high, wide = int(share * height), int(share * width)
@@ -48,7 +59,10 @@ def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int
     scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
     if rng.random() < 0.3:
         scene = scene[..., rng.permutation(3)]
-    return np.asarray(scene * np.float32(rng.uniform(0.3, 1.2)), np.float32)
+    scene = np.ascontiguousarray(scene * np.float32(rng.uniform(0.3, 1.2)), np.float32)
+    if rng.random() < 0.3:
+        clutter(rng, scene, int(rng.integers(1, 10)), saturation=rng.uniform(0.05, 1))
+    return scene
 
 
 def ramp(height: int) -> Picture:
@@ -57,22 +71,33 @@ def ramp(height: int) -> Picture:
 
 
 def make_background(rng: np.random.Generator, height: int, width: int) -> Picture:
-    """Return a scene without text: gradients, clouds, shapes, bars, windows, foliage, grain; more grey than bright."""
+    """Return a scene without text: gradients, clouds, shapes and their perspective, grain; more grey than bright."""
     saturation = 1.0 if rng.random() < 0.35 else rng.uniform(0.05, 0.5)
-
-    def colour() -> Colour:
-        drawn = rng.uniform(0, 255, 3)
-        return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)
-
     down = ramp(height)
-    scene = np.repeat(colour() * (1 - down) + colour() * down, width, axis=1)
+    scene = np.repeat(_colour(rng, saturation) * (1 - down) + _colour(rng, saturation) * down, width, axis=1)
     for cell in (200, 40, 8):
         tint = rng.uniform(0, 25) * (1 - saturation) + rng.uniform(0, 25, 3) * saturation
         scene += clouds(rng, height, width, cell)[..., None] * tint.astype(np.float32)
-    for _ in range(rng.integers(3, 30)):
-        corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
-        SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, colour())
+    clutter(rng, scene, int(rng.integers(3, 30)), saturation)
+    if rng.random() < 0.5:
+        corners = rectangle(0, 0, width, height)
+        bent = corners + rng.normal(0, 0.15, (4, 2)) * (width, height)
+        matrix = cv2.getPerspectiveTransform(corners, bent.astype(np.float32))
+        scene = cv2.warpPerspective(scene, matrix, (width, height), borderMode=cv2.BORDER_REFLECT).astype(np.float32)
     return cv2.GaussianBlur(scene, (0, 0), rng.uniform(0.5, 3)).astype(np.float32)
+
+
+def clutter(rng: np.random.Generator, scene: Picture, count: int, saturation: float) -> None:
+    """Draw things without text into a scene: plain shapes, bars, windows, foliage, grilles, lamps."""
+    height, width = scene.shape[:2]
+    for _ in range(count):
+        corner, size = (rng.uniform(-0.1, 1.1, 2) * (width, height)).astype(int), rng.uniform(8, 300, 2).astype(int)
+        SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, _colour(rng, saturation))
+
+
+def _colour(rng: np.random.Generator, saturation: float) -> Colour:
+    drawn = rng.uniform(0, 255, 3)
+    return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)
 
 
 def _plain(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
@@ -117,7 +142,34 @@ def _foliage(rng: np.random.Generator, scene: Picture, corner: Place, size: Plac
     scene[spots & (place > 0)] = colour
 
 
-SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage)
+def _grille(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw slanting bars, at times crossed: grilles, vents, fences, scaffolds, shutters seen from a side."""
+    pitch = rng.uniform(4, 30)
+    thickness = max(int(pitch * rng.uniform(0.1, 0.6)), 1)
+    angle = rng.uniform(0, np.pi)
+    for turn in (0.0, rng.uniform(0.3, 0.5) * np.pi)[: rng.integers(1, 3)]:
+        along = np.array([np.cos(angle + turn), np.sin(angle + turn)])
+        across = np.array([-along[1], along[0]])
+        for at in np.arange(-size[1] / 2, size[1] / 2, pitch):
+            ends = corner + across * at + np.outer([-0.5, 0.5], along) * size[0]
+            start, end = ends.astype(int).tolist()
+            cv2.line(scene, start, end, colour.tolist(), thickness, cv2.LINE_AA)
+
+
+def _lamps(rng: np.random.Generator, scene: Picture, corner: Place, size: Place, colour: Colour) -> None:
+    """Draw lamps or reflections of light, in a row or scattered, with their glow; at times nothing but that."""
+    count, radius = int(rng.integers(1, 14)), rng.uniform(1.5, 12)
+    places = corner + (np.linspace(0, 1, count)[:, None] if rng.random() < 0.5 else rng.random((count, 2))) * size
+    lamps = np.zeros(scene.shape[:2], np.float32)
+    axes = np.maximum(radius * rng.uniform(0.5, 1.5, 2), 1).astype(int).tolist()
+    for place in places.astype(int).tolist():
+        cv2.ellipse(lamps, place, axes, 0, 0, 360, 1.0, -1)
+    glow = cv2.GaussianBlur(lamps, (0, 0), radius * rng.uniform(0.3, 2))
+    shine = np.maximum(glow, lamps) if rng.random() < 0.5 else glow
+    scene += shine[..., None] * (np.maximum(colour, rng.uniform(180, 255)) - scene)
+
+
+SHAPES = (_plain, _plain, _bars, _patch, _windows, _foliage, _grille, _lamps)
 
 
 def make_advert(rng: np.random.Generator, photographs: Sequence[Path], height: int, width: int) -> Picture:

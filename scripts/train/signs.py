@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
-from scripts.train.boards import hang, mount, reduce
+from scripts.train.boards import LEGIBLE, hang, leave_illegible, mount, reduce
 from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
 from scripts.train.planes import place_plane, see_outline
 from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
 from scripts.train.sheet import BLACK, Sheet
+from scripts.train.targets import line_height
 from scripts.train.texts import Texts
-from scripts.train.truth import Line, Page, move_lines
+from scripts.train.truth import IGNORED, Line, Page, move_lines
 from scripts.train.wear import Picture, photograph
 
 FACES = (
@@ -35,6 +36,7 @@ SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     for code in range(low, high)
 )
 PLACES = 2  # tried for each sign
+SMEARED = 4  # times the blur's deviation: lines of less height are no more than bars
 PANELS = np.array(  # blue, green, red: what most panels are painted in
     [(250, 250, 250), (15, 15, 15), (40, 30, 195), (150, 60, 15), (50, 110, 15), (25, 205, 245), (15, 110, 235)],
     np.float32,
@@ -55,7 +57,8 @@ def sign_page(
 
     Where there are photographs, half are written over one, three of ten on an advertisement, the others over a drawn
     scene; advertisements and some others stand upright. `boards` are hung in the scene first, where they find a place.
-    One of five pictures is a small one.
+    One of seven has no signs but those, on one of five there are others behind, too far out of focus to be read. One of
+    five pictures is a small one. What cannot be read is left out of the loss.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
     draw = rng.random() if photographs else 1.0
@@ -70,7 +73,11 @@ def sign_page(
     frame = Size(height, width)
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
-    drawn = [_sign(rng, texts, shelf) for _ in range(int(0.8 + 32 * rng.random() ** 1.5))]
+    if rng.random() < 0.2:
+        behind = [_sign(rng, texts, shelf) for _ in range(rng.integers(1, 12))]
+        scene, lines = _unfocus(rng, scene, _put_up(rng, scene, taken, behind, upright))
+    count = 0 if rng.random() < 0.14 else int(1 + 32 * rng.random() ** 1.5)
+    drawn = [_sign(rng, texts, shelf) for _ in range(count)]
     if rng.random() < 0.5:  # the largest first, else it rarely finds a place
         drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
     for board in boards:
@@ -79,17 +86,44 @@ def sign_page(
         if matrix is not None:
             scene = hang(rng, scene, picture, matrix)
             lines += move_lines(written, matrix)
-    for sheet, size in drawn:
+    lines += _put_up(rng, scene, taken, drawn, upright)
+    lowest = LEGIBLE
+    if rng.random() < 0.15:
+        reach = int(rng.integers(1, 4))
+        scene = _shake(rng, scene, reach)
+        lowest += 2 * reach
+    if rng.random() < 0.15:
+        factor = rng.uniform(1.3, 2.5)
+        scene = _coarsen(scene, factor)
+        lowest = max(lowest, LEGIBLE * factor)
+    page = leave_illegible((photograph(rng, scene), lines), lowest)
+    if rng.random() < 0.2:
+        page = leave_illegible(reduce(page, rng.uniform(0.4, 0.8)))
+    return page
+
+
+def _put_up(
+    rng: np.random.Generator,
+    scene: Picture,
+    taken: npt.NDArray[np.uint8],
+    signs: Sequence[tuple[Sheet, int]],
+    upright: bool,
+) -> list[Line]:
+    """Paint the signs into the scene where they find a place, and return their lines there."""
+    lines: list[Line] = []
+    for sheet, size in signs:
         matrix = _find_place(rng, taken, Size(sheet.height, sheet.width), upright)
         if matrix is not None:
             _paint(rng, scene, sheet, size, matrix)
             lines += move_lines(sheet.lines, matrix)
-    if rng.random() < 0.15:
-        scene = _shake(rng, scene)
-    if rng.random() < 0.15:
-        scene = _coarsen(rng, scene)
-    page = photograph(rng, scene), lines
-    return reduce(page, rng.uniform(0.4, 0.8)) if rng.random() < 0.2 else page
+    return lines
+
+
+def _unfocus(rng: np.random.Generator, scene: Picture, lines: Sequence[Line]) -> tuple[Picture, list[Line]]:
+    """Return the scene out of focus, and what of its lines may still pass for text, to be left out of the loss."""
+    blur = rng.uniform(1.5, 9)
+    visible = [Line(line.polygon, IGNORED) for line in lines if line_height(line.polygon) > SMEARED * blur]
+    return np.asarray(cv2.GaussianBlur(scene, (0, 0), blur), np.float32), visible
 
 
 def _find_place(
@@ -111,17 +145,15 @@ def _find_place(
     return None
 
 
-def _coarsen(rng: np.random.Generator, scene: Picture) -> Picture:
-    """Return the scene as a lesser camera sees it, or a picture that was enlarged."""
+def _coarsen(scene: Picture, factor: float) -> Picture:
+    """Return the scene as a lesser camera sees it, or a picture that was enlarged by a factor."""
     height, width = scene.shape[:2]
-    factor = rng.uniform(1.3, 2.5)
     small = cv2.resize(scene, (int(width / factor), int(height / factor)), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _shake(rng: np.random.Generator, scene: Picture) -> Picture:
-    """Return the scene as a camera sees it that moves meanwhile, by up to seven pixels."""
-    reach = int(rng.integers(1, 4))
+def _shake(rng: np.random.Generator, scene: Picture, reach: int) -> Picture:
+    """Return the scene as a camera sees it that moves meanwhile, by `reach` pixels to both sides."""
     track = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
     angle = rng.uniform(0, np.pi)
     far = np.round(reach * np.array([np.cos(angle), np.sin(angle)])).astype(int)
