@@ -2,7 +2,7 @@
 
     python -m scripts.train.thresholds CANDIDATE --real ../shared/data/train --pool-validation POOL/form POOL/sign ...
 
-CANDIDATE is what `scripts.train.ship` wrote: its size and its way from kernels to quads are used.
+CANDIDATE is what `scripts.train.ship` wrote: its size, its unclip ratio and its way from kernels to quads are used.
 F is the mean of the two protocols of `dbcpu evaluate` (one asks for lines as the truth has them, the other takes a line
 in pieces, at a discount), or, with `--compare-by ../shared/score.py`, what the model card compares models by: that
 script's `iou_f` on the real pages and its `cov_f` on the others. The mean is over the sets, each counting the same.
@@ -21,12 +21,12 @@ from typing import get_args
 import torch
 
 from dbcpu import Detector, load_detector
+from dbcpu.config import PostprocessConfig
 from dbcpu.evaluate import Protocol, sweep_score_threshold
 from dbcpu.image import SourceImage
 from dbcpu.postprocess import detect_text
 from dbcpu.result import TextInstance
 from scripts.train.command import errors_told
-from scripts.train.crops import CropSettings
 from scripts.train.sources import split_pages
 from scripts.train.train import REAL_SHARES
 from scripts.train.truth import Line, PageFile, list_pages, read_page
@@ -40,7 +40,7 @@ Found = tuple[list[Line], list[TextInstance]]  # a page's lines and what was fou
 Judge = Callable[[str, Sequence[Found]], list[float]]  # F of a set, of that name, for each threshold of `SCORES`
 
 
-def find(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Found]:
+def find(detector: Detector, page: PageFile, postprocess: PostprocessConfig) -> list[Found]:
     """Return a page's lines and what is found of them, for each threshold of `BINARIZE`."""
     image, lines = read_page(page, MAX_SHORT_SIDE)
     network_input = detector.preprocess(SourceImage(pixels_bgr=image, name=page.image.name))
@@ -48,12 +48,7 @@ def find(detector: Detector, page: PageFile, unclip_ratio: float) -> list[Found]
         probability_map = detector.infer(network_input)
     found = []
     for binarize in BINARIZE:
-        config = replace(
-            detector.config.postprocess,
-            binarize_threshold=binarize,
-            score_threshold=min(SCORES),
-            unclip_ratio=unclip_ratio,
-        )
+        config = replace(postprocess, binarize_threshold=binarize, score_threshold=min(SCORES))
         found.append((lines, list(detect_text(probability_map, network_input.image_size, config).instances)))
     return found
 
@@ -89,16 +84,19 @@ def main() -> None:
     parser.add_argument("candidate", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--pool-validation", type=Path, nargs="+", required=True, help="each a set of its own")
-    parser.add_argument("--unclip-ratio", type=float, default=CropSettings.unclip_ratio, help="(default: %(default)s)")
+    parser.add_argument("--unclip-ratio", type=float, help="another than the candidate's")
     parser.add_argument("--compare-by", type=Path, metavar="SCRIPT", help="score.py, see above; default: two protocols")
     arguments = parser.parse_args()
     judge = judge_by(arguments.compare_by) if arguments.compare_by else judge_by_protocols
     detector = load_detector(arguments.candidate)
+    postprocess = detector.config.postprocess
+    if arguments.unclip_ratio is not None:
+        postprocess = replace(postprocess, unclip_ratio=arguments.unclip_ratio)
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
     sets |= {folder.name: list_pages(folder) for folder in arguments.pool_validation}
     scores: dict[tuple[float, float], dict[str, float]] = {t: {} for t in itertools.product(BINARIZE, SCORES)}
     for name, pages in sets.items():
-        by_page = [find(detector, page, arguments.unclip_ratio) for page in pages]
+        by_page = [find(detector, page, postprocess) for page in pages]
         for binarize, found in zip(BINARIZE, zip(*by_page, strict=True), strict=True):
             for score, f in zip(SCORES, judge(name, found), strict=True):
                 scores[binarize, score][name] = f
