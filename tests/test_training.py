@@ -383,6 +383,18 @@ def test_a_line_written_up_the_margin_is_outlined_where_its_ink_is(
     assert len(text) == 1 or np.ptp(line.polygon[:, 1]) > np.ptp(line.polygon[:, 0])
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_figures_and_smaller_units_are_one_line_that_holds_all_ink(serif: fonts.Face, seed: int):
+    rng = np.random.default_rng(seed)
+    sheet = Sheet(900, 300)
+    sheet.write_beside(100, 200, [(str(rng.integers(1, 999)), 150), ("kg", int(rng.integers(30, 150)))], serif)
+    (line,) = sheet.lines
+    outline = filled(line.polygon, (300, 900))
+    ink = sheet.pixels().mean(axis=2) < 128
+    assert ink.sum() > 1000
+    assert not (ink & ~outline).any()
+
+
 def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):
@@ -563,10 +575,12 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     assert means[-1] > 0.8
     assert re.search(r"sroie \S+ tapuscorpus \S+ ndl_docl \S+ signs \S+$", lines[-1])
 
-    monkeypatch.setattr("sys.argv", [*command, "--unclip-ratio", "0.1"])
+    monkeypatch.setattr("sys.argv", [*command, "--unclip-ratio", "0.1", "1.05"])
     thresholds.main()
-    best = capsys.readouterr().out.splitlines()[-1]
-    assert float(re.search(r"mean (\S+)", best)[1]) < means[-1], "kernels are no outlines"
+    both = capsys.readouterr().out.splitlines()
+    assert len(both) == 2 * len(lines)
+    assert both[-1] == lines[-1]
+    assert "unclip 0.1 " in both[0], "kernels are no outlines"
 
     monkeypatch.setattr("sys.argv", [*command, "--compare-by", str(shared / "score.py")])
     thresholds.main()

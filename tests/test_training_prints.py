@@ -52,6 +52,17 @@ def test_the_lines_of_a_document_are_outlined_where_they_are_printed():
         assert ink[top:bottom, left:right].mean() > 0.1
 
 
+def test_the_words_of_a_document_are_of_one_height_and_together_hold_all_ink():
+    sheet = draw_page(pypdfium2.PdfDocument(PAGE)[0], 800, words=True)
+    words = [line.polygon for line in sheet.lines if not line.ignored]
+    assert len(words) == 10
+    np.testing.assert_allclose([np.ptp(word[:, 1]) for word in words], 46, atol=2)  # of ten points, times four
+    covered = np.zeros((800, 1200), np.uint8)
+    for line in sheet.lines:
+        cv2.fillPoly(covered, [line.polygon.round().astype(np.int32)], 1)
+    assert not ((sheet.pixels().mean(axis=2) < 128) & (covered == 0)).any()
+
+
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=4),
     st.integers(0, 2**32 - 1),

@@ -103,3 +103,14 @@ def test_nearly_all_symbols_are_in_their_font():
     except OSError:
         pytest.skip("needs Debian's fonts-font-awesome")
     assert np.mean(drawn) > 0.9
+
+
+def test_planes_that_found_no_place_are_tried_smaller():
+    plane, frame = Size(100, 200), Size(600, 800)
+    areas = [
+        cv2.contourArea(
+            planes.see_outline(plane, planes.place_plane(np.random.default_rng(5), plane, frame, True, scale))
+        )
+        for scale in (1.0, 0.5)
+    ]
+    assert areas[1] == pytest.approx(areas[0] / 4, rel=1e-3)

@@ -58,15 +58,23 @@ class PageMaker:
         layouts: folder of `gt_*.txt` of Chinese pages.
         documents: folder of PDF files that carry their text, for the kind "print"; None makes none of that kind.
         photographs: folder of pictures without text, behind most signs; None draws what is behind them.
+        words: whether the truth of the kind "print" is of words.
     """
 
-    def __init__(self, layouts: Path, documents: Path | None = None, photographs: Path | None = None) -> None:
+    def __init__(
+        self,
+        layouts: Path,
+        documents: Path | None = None,
+        photographs: Path | None = None,
+        *,
+        words: bool = False,
+    ) -> None:
         paths = sorted(layouts.glob("gt_*.txt"))
         if not paths:
             raise UsageError("no gt_*.txt of Chinese pages", where=layouts)
         self._layouts = [lines for lines in map(read_lines, paths) if lines]
         self._shelf, self._texts = FontShelf(), Texts(layouts)  # the shelf names every package that is missing
-        self._documents = Documents(documents) if documents else None
+        self._documents = Documents(documents, words=words) if documents else None
         self._photographs = scenes.find_photographs(photographs) if photographs else []
         shares = {kind: share for kind, share in SHARES.items() if self._documents or kind != "print"}
         self._kinds, self._shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
@@ -151,13 +159,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
     parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
+    parser.add_argument("--words", action="store_true", help="truth of words in the kind print, to measure coverage by")
     cv2.setNumThreads(1)
     fill_pool(parser.parse_args())
 
 
 def fill_pool(arguments: argparse.Namespace) -> None:
     """Make the pages that are not there yet."""
-    maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs)
+    maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs, words=arguments.words)
     for folder in ("images", "gts"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):

@@ -13,12 +13,14 @@ CAMERA = 1.5  # distance of it, in lengths of the plane
 TURNED = np.radians((24.0, 14.0))  # standard deviation of how far planes are turned away, sideways and up or down
 
 
-def place_plane(rng: np.random.Generator, plane: Size, frame: Size, upright: bool) -> npt.NDArray[np.float64]:
-    """Return the homography (3, 3) from a plane's pixels to the frame's, no larger than nine tenths of the frame.
+def place_plane(
+    rng: np.random.Generator, plane: Size, frame: Size, upright: bool, scale: float = 1.0
+) -> npt.NDArray[np.float64]:
+    """Return the homography (3, 3) from a plane's pixels to the frame's, at `scale` or to fit nine tenths of the frame.
 
-    One that is not upright is turned away from the camera and to a side; two of ten steeply, one slants as italics do.
+    One that is not upright is turned away from the camera and to a side, three of ten steeply; one slants as italics.
     """
-    fit = min(1.0, 0.9 * frame.width / plane.width, 0.9 * frame.height / plane.height)
+    fit = min(scale, 0.9 * frame.width / plane.width, 0.9 * frame.height / plane.height)
     corners = rectangle(0, 0, plane.width, plane.height)
     bent = corners * fit + rng.normal(0, 0.005 if upright else 0.03, (4, 2)) * min(plane) * fit
     if not upright:
@@ -26,8 +28,8 @@ def place_plane(rng: np.random.Generator, plane: Size, frame: Size, upright: boo
             bent[:, 0] -= bent[:, 1] * rng.normal(0, 0.25)
         yaw, pitch = np.clip(rng.normal(0, TURNED), -1, 1).tolist()
         bent = turn_away(bent - bent.mean(axis=0), yaw, pitch)
-    angle = np.radians(rng.uniform(-65, 65) if rng.random() < 0.2 else rng.normal(0, 10))
-    if upright and rng.random() < 0.9:
+    angle = np.radians(rng.uniform(-80, 80) if rng.random() < 0.3 else rng.normal(0, 10))
+    if upright and rng.random() < 0.85:
         angle = np.radians(rng.normal(0, 1))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([rng.uniform(0.15, 0.85) * frame.width, rng.uniform(0.15, 0.85) * frame.height])

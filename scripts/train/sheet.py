@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +76,17 @@ class Sheet:
             end = x + font.getlength(text)
         self._outline(boxes, text, 0.07 * size)
         return float(end)
+
+    def write_beside(self, x: float, foot: float, parts: Sequence[tuple[str, int]], face: Face) -> None:
+        """Write one line from x on of texts of several sizes, all standing on the same foot."""
+        boxes = []
+        for text, size in parts:
+            font = open_font(face, size)
+            if text:
+                self.pen.text((x, foot), text, font=font, fill=BLACK, anchor="ls")
+                boxes.append(self.pen.textbbox((x, foot), text, font=font, anchor="ls"))
+            x += font.getlength(text)
+        self._outline(boxes, "".join(text for text, _ in parts), 0.06 * max(size for _, size in parts))
 
     def write_down(
         self, x: float, y: float, text: str, face: Face, size: int, pitch: float, ink: Ink = BLACK, jitter: float = 0.0

@@ -24,6 +24,7 @@ FACES = (
     *("sans", "sans", "display", "display", "display", "serif", "hand"),
     *("cjk_print", "cjk_display", "cjk_display", "cjk_brush"),
 )
+HEADLINE = (110, 400)  # of those that some pictures are about
 SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190, 280)  # of characters in pixels, later changed by up to a quarter
 SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     chr(0xF000 + code)
@@ -35,7 +36,8 @@ SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     )
     for code in range(low, high)
 )
-PLACES = 2  # tried for each sign
+PLACES = 4  # tried for each sign
+SMALLER = 0.75  # each time
 SMEARED = 4  # times the blur's deviation: lines of less height are no more than bars
 PANELS = np.array(  # blue, green, red: what most panels are painted in
     [(250, 250, 250), (15, 15, 15), (40, 30, 195), (150, 60, 15), (50, 110, 15), (25, 205, 245), (15, 110, 235)],
@@ -76,17 +78,13 @@ def sign_page(
     if rng.random() < 0.2:
         behind = [_sign(rng, texts, shelf) for _ in range(rng.integers(1, 12))]
         scene, lines = _unfocus(rng, scene, _put_up(rng, scene, taken, behind, upright))
-    count = 0 if rng.random() < 0.14 else int(1 + 32 * rng.random() ** 1.5)
-    drawn = [_sign(rng, texts, shelf) for _ in range(count)]
-    if rng.random() < 0.5:  # the largest first, else it rarely finds a place
-        drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
     for board in boards:
         picture, written = mount(rng, board, frame)
         matrix = _find_place(rng, taken, Size(*picture.shape[:2]), upright)
         if matrix is not None:
             scene = hang(rng, scene, picture, matrix)
             lines += move_lines(written, matrix)
-    lines += _put_up(rng, scene, taken, drawn, upright)
+    lines += _put_up(rng, scene, taken, _signs(rng, texts, shelf), upright)
     lowest = LEGIBLE
     if rng.random() < 0.15:
         reach = int(rng.integers(1, 4))
@@ -100,6 +98,18 @@ def sign_page(
     if rng.random() < 0.2:
         page = leave_illegible(reduce(page, rng.uniform(0.4, 0.8)))
     return page
+
+
+def _signs(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> list[tuple[Sheet, int]]:
+    """Return all signs of a picture, see `_sign`, in the order in which to look for places."""
+    if rng.random() < 0.14:
+        return []
+    drawn = [_sign(rng, texts, shelf) for _ in range(int(1 + 32 * rng.random() ** 1.5))]
+    if rng.random() < 0.5:  # the largest first, else it rarely finds a place
+        drawn.sort(key=lambda sign: -sign[0].width * sign[0].height)
+    if rng.random() < 0.25:
+        drawn.insert(0, _sign(rng, texts, shelf, int(rng.uniform(*HEADLINE))))
+    return drawn
 
 
 def _put_up(
@@ -131,10 +141,10 @@ def _find_place(
 ) -> npt.NDArray[np.float64] | None:
     """Return a homography (3, 3) to where nothing is `taken` yet, (H, W), and mark it; None where tries fail.
 
-    Most often all of the plane is in the picture.
+    Most often all of the plane is in the picture, the smaller the more often it found no place.
     """
-    for _ in range(PLACES):
-        matrix = place_plane(rng, plane, Size(*taken.shape), upright)
+    for tried in range(PLACES):
+        matrix = place_plane(rng, plane, Size(*taken.shape), upright, SMALLER**tried)
         outline = see_outline(plane, matrix)
         place = np.zeros_like(taken)
         cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
@@ -161,10 +171,13 @@ def _shake(rng: np.random.Generator, scene: Picture, reach: int) -> Picture:
     return np.asarray(cv2.filter2D(scene, -1, track / track.sum()), np.float32)
 
 
-def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[Sheet, int]:
-    """Return a small sheet, just large enough for its lines or symbol, and the size of its smallest characters."""
-    size = int(rng.choice(SIZES) * rng.uniform(0.8, 1.25))
-    if rng.random() < 0.12:
+def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: int = 0) -> tuple[Sheet, int]:
+    """Return a small sheet, just large enough for its lines or symbol, and the size of its smallest characters.
+
+    A `headline` of that size has text, few characters of it.
+    """
+    size = headline or int(rng.choice(SIZES) * rng.uniform(0.8, 1.25))
+    if not headline and rng.random() < 0.12:
         side = int(size * rng.uniform(1.4, 2))
         sheet = Sheet(side, side)
         _draw_symbol(rng, sheet, shelf, size, side / 2, side / 2)
@@ -173,7 +186,7 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
     face = shelf.pick(family, rng)
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
     down = han and rng.random() < 0.3
-    brief = size > 100 and rng.random() < 0.6  # few enough that they stay large
+    brief = bool(headline) or (size > 100 and rng.random() < 0.6)  # few enough that they stay large
     today = han and not down and not brief and has_glyph(face, "们") and rng.random() < 0.7
 
     def text() -> str:
@@ -182,10 +195,12 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> tuple[She
         if han:
             return texts.han(rng, int(rng.integers(1, 5 if brief else 9)), face, 0.2)
         drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 1 if brief else 3)
-        return drawn.upper() if capitals else drawn
+        return texts.drawable(drawn.upper() if capitals else drawn, face)
 
-    rows = [text() for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 6]))]
+    rows = [text() for _ in range(1 if headline else rng.choice([1, 1, 1, 2, 3, 4, 6]))]
     pad = size * rng.uniform(0.15, 0.6)
+    if not down and rng.random() < (0.3 if brief else 0.05):
+        return _offer(rng, texts, face, size, pad), size
     if down:
         return _columns(rows, face, size, pad), size
     if len(rows) > 1 and rng.random() < 0.25:
@@ -209,6 +224,20 @@ def _columns(rows: Sequence[str], face: Face, size: int, pad: float) -> Sheet:
     sheet = Sheet(int(len(rows) * size * 1.4 + 2 * pad), int(max(map(len, rows)) * size * 1.1 + 2 * pad))
     for number, row in enumerate(rows):
         sheet.write_down(pad + (number + 0.5) * size * 1.4, pad, row, face, size, size * 1.1)
+    return sheet
+
+
+def _offer(rng: np.random.Generator, texts: Texts, face: Face, size: int, pad: float) -> Sheet:
+    """Write a figure with its unit, most often smaller, as on what is for sale, or a letter or two of one size."""
+    if rng.random() < 0.4:
+        figure, unit = texts.token(rng), ""
+    else:
+        figure, unit = texts.price(rng)
+    small = int(size * rng.uniform(0.4, 1))
+    unit = texts.drawable(unit, face)
+    wide = Sheet.text_width(figure, face, size)
+    sheet = Sheet(int(wide + Sheet.text_width(unit, face, small) + 2 * pad), int(1.3 * size + 2 * pad))
+    sheet.write_beside(pad, pad + size, [(figure, size), (unit, small)], face)
     return sheet
 
 
@@ -261,16 +290,9 @@ def _paint(
     shade = _shade(rng, place)
     shape = (int(right - left), int(bottom - top))
     matrix = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ matrix
-    ink = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
-    if rng.random() < 0.2:  # heavier
-        ink[:] = cv2.dilate(ink, np.ones((1 + int(0.06 * size),) * 2, np.uint8))
+    ink = np.asarray(_ink(rng, sheet, size), np.float32)
     cover = cv2.warpPerspective(ink / max(float(ink.max()), 1e-3), matrix, shape, flags=cv2.INTER_AREA)
-    plate = np.ones_like(ink)
-    if sheet.lines and rng.random() < 0.15:  # a plate for each line
-        plate = np.zeros_like(ink)
-        cv2.fillPoly(plate, [line.polygon.astype(np.int32) for line in sheet.lines], 1.0)
-        plate[:] = cv2.dilate(plate, np.ones((3, 1 + 2 * (size // 6)), np.uint8))
-    panel = cv2.warpPerspective(plate, matrix, shape) > 0.5
+    panel = cv2.warpPerspective(_plate(rng, sheet, size), matrix, shape) > 0.5
     down = ramp(shape[1])
     if rng.random() < 0.5:
         usual = PANELS[rng.integers(len(PANELS))] + rng.normal(0, 12, 3)
@@ -281,7 +303,7 @@ def _paint(
         opaque = np.float32(0.9 if rng.random() < 0.7 else rng.uniform(0.4, 0.9))
         place[panel] = place[panel] * (1 - opaque) + (plain * shade)[panel] * opaque
     ground = np.asarray(place[panel].mean(axis=0) if panel.any() else np.full(3, 128), np.float32)
-    contrast = rng.uniform(110, 230) if rng.random() < 0.5 else rng.uniform(40, 200)
+    contrast = rng.uniform(110, 230) if rng.random() < 0.5 else rng.uniform(25, 200)
     colour = readable_colour(rng, ground, contrast)
     if rng.random() < 0.3:  # an outlined letter
         reach = 1 + 2 * int(rng.integers(1, max(size // 14, 1) + 1))
@@ -304,6 +326,32 @@ def _paint(
         return
     shades = rng.normal(0, 35, 3) if rng.random() < 0.25 else np.zeros(3)
     _cover(place, cover, np.clip(colour + down * shades, 0, 255) * shade)
+
+
+def _ink(rng: np.random.Generator, sheet: Sheet, size: int) -> cv2.typing.MatLike:
+    """Return how much of each pixel is ink, 0 to 1, float32 (H, W): at times heavier or lighter than written."""
+    ink: cv2.typing.MatLike = 1 - np.asarray(sheet.ink.convert("L"), np.float32) / 255
+    draw = rng.random()
+    if draw < 0.2:
+        return cv2.dilate(ink, np.ones((1 + int(0.06 * size),) * 2, np.uint8))
+    if draw < 0.3:
+        lighter = cv2.erode(ink, np.ones((1 + int(0.04 * size),) * 2, np.uint8))
+        if lighter.sum() > 0.3 * ink.sum():  # enough to be read
+            return lighter
+    return ink
+
+
+def _plate(rng: np.random.Generator, sheet: Sheet, size: int) -> cv2.typing.MatLike:
+    """Return what of a sheet may be painted below its ink, 0 or 1, float32 (H, W): all, a plate a line, an emblem."""
+    none = np.zeros((sheet.height, sheet.width), np.float32)
+    draw = rng.random()
+    if draw < 0.15 and sheet.lines:
+        plates = cv2.fillPoly(none, [line.polygon.astype(np.int32) for line in sheet.lines], 1.0)
+        return cv2.dilate(plates, np.ones((3, 1 + 2 * (size // 6)), np.uint8))
+    if draw < 0.25 and len(sheet.lines) == 1:
+        middle = (sheet.width // 2, sheet.height // 2)
+        return cv2.ellipse(none, middle, middle, 0, 0, 360, 1.0, -1)
+    return none + 1
 
 
 def _shade(rng: np.random.Generator, place: Picture) -> npt.NDArray[np.float32]:

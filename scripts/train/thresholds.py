@@ -21,7 +21,6 @@ from typing import get_args
 import torch
 
 from dbcpu import Detector, load_detector
-from dbcpu.config import PostprocessConfig
 from dbcpu.evaluate import Protocol, sweep_score_threshold
 from dbcpu.image import SourceImage
 from dbcpu.postprocess import detect_text
@@ -37,18 +36,24 @@ SCORES = (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 Found = tuple[list[Line], list[TextInstance]]  # a page's lines and what was found
+Cut = tuple[float, float]  # an unclip ratio and a threshold of `BINARIZE`
 Judge = Callable[[str, Sequence[Found]], list[float]]  # F of a set, of that name, for each threshold of `SCORES`
 
 
-def find(detector: Detector, page: PageFile, postprocess: PostprocessConfig) -> list[Found]:
-    """Return a page's lines and what is found of them, for each threshold of `BINARIZE`."""
+def find(detector: Detector, page: PageFile, cuts: Sequence[Cut]) -> list[Found]:
+    """Return a page's lines and what is found of them, for each of the cuts."""
     image, lines = read_page(page, MAX_SHORT_SIDE)
     network_input = detector.preprocess(SourceImage(pixels_bgr=image, name=page.image.name))
     with torch.inference_mode():
         probability_map = detector.infer(network_input)
     found = []
-    for binarize in BINARIZE:
-        config = replace(postprocess, binarize_threshold=binarize, score_threshold=min(SCORES))
+    for unclip, binarize in cuts:
+        config = replace(
+            detector.config.postprocess,
+            unclip_ratio=unclip,
+            binarize_threshold=binarize,
+            score_threshold=min(SCORES),
+        )
         found.append((lines, list(detect_text(probability_map, network_input.image_size, config).instances)))
     return found
 
@@ -84,26 +89,26 @@ def main() -> None:
     parser.add_argument("candidate", type=Path)
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--pool-validation", type=Path, nargs="+", required=True, help="each a set of its own")
-    parser.add_argument("--unclip-ratio", type=float, help="another than the candidate's")
+    parser.add_argument("--unclip-ratio", type=float, nargs="+", help="others than the candidate's, each with the grid")
     parser.add_argument("--compare-by", type=Path, metavar="SCRIPT", help="score.py, see above; default: two protocols")
     arguments = parser.parse_args()
     judge = judge_by(arguments.compare_by) if arguments.compare_by else judge_by_protocols
     detector = load_detector(arguments.candidate)
-    postprocess = detector.config.postprocess
-    if arguments.unclip_ratio is not None:
-        postprocess = replace(postprocess, unclip_ratio=arguments.unclip_ratio)
+    ratios = arguments.unclip_ratio or [detector.config.postprocess.unclip_ratio]
+    cuts = list(itertools.product(ratios, BINARIZE))
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
     sets |= {folder.name: list_pages(folder) for folder in arguments.pool_validation}
-    scores: dict[tuple[float, float], dict[str, float]] = {t: {} for t in itertools.product(BINARIZE, SCORES)}
+    scores: dict[tuple[Cut, float], dict[str, float]] = {t: {} for t in itertools.product(cuts, SCORES)}
     for name, pages in sets.items():
-        by_page = [find(detector, page, postprocess) for page in pages]
-        for binarize, found in zip(BINARIZE, zip(*by_page, strict=True), strict=True):
+        by_page = [find(detector, page, cuts) for page in pages]
+        for cut, found in zip(cuts, zip(*by_page, strict=True), strict=True):
             for score, f in zip(SCORES, judge(name, found), strict=True):
-                scores[binarize, score][name] = f
+                scores[cut, score][name] = f
     means = {thresholds: sum(each.values()) / len(each) for thresholds, each in scores.items()}
-    for binarize, score in sorted(scores, key=means.__getitem__):
-        each = " ".join(f"{name} {f:.3f}" for name, f in scores[binarize, score].items())
-        print(f"binarize {binarize:g} score {score:g}: mean {means[binarize, score]:.4f}  {each}")
+    for thresholds in sorted(scores, key=means.__getitem__):
+        (unclip, binarize), score = thresholds
+        each = " ".join(f"{name} {f:.3f}" for name, f in scores[thresholds].items())
+        print(f"unclip {unclip:g} binarize {binarize:g} score {score:g}: mean {means[thresholds]:.4f}  {each}")
 
 
 if __name__ == "__main__":
