@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbcpu.checkpoint.load import read_weights
-from dbcpu.detector import DEFAULT_MODEL
+from dbcpu.detector import DEFAULT_MODEL, load_detector
 from dbcpu.errors import UsageError
 from dbcpu.evaluate import Tally, score_page
 from dbcpu.geometry import Size
@@ -575,7 +575,8 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     assert means[-1] > 0.8
     assert re.search(r"sroie \S+ tapuscorpus \S+ ndl_docl \S+ signs \S+$", lines[-1])
 
-    monkeypatch.setattr("sys.argv", [*command, "--unclip-ratio", "0.1", "1.05"])
+    own = str(load_detector(DEFAULT_MODEL).config.postprocess.unclip_ratio)
+    monkeypatch.setattr("sys.argv", [*command, "--unclip-ratio", "0.1", own])
     thresholds.main()
     both = capsys.readouterr().out.splitlines()
     assert len(both) == 2 * len(lines)
