@@ -581,7 +581,8 @@ def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     both = capsys.readouterr().out.splitlines()
     assert len(both) == 2 * len(lines)
     assert both[-1] == lines[-1]
-    assert "unclip 0.1 " in both[0], "kernels are no outlines"
+    unclipped = [float(re.search(r"mean (\S+)", line)[1]) for line in both if line.startswith("unclip 0.1 ")]
+    assert max(unclipped) < means[-1], "kernels are no outlines"
 
     monkeypatch.setattr("sys.argv", [*command, "--compare-by", str(shared / "score.py")])
     thresholds.main()

@@ -24,8 +24,8 @@ FACES = (
     *("sans", "sans", "display", "display", "display", "serif", "hand"),
     *("cjk_print", "cjk_display", "cjk_display", "cjk_brush"),
 )
-HEADLINE = (110, 400)  # of those that some pictures are about
 SIZES = (11, 14, 18, 24, 32, 44, 60, 90, 130, 190, 280)  # of characters in pixels, later changed by up to a quarter
+HEADLINE = (110, 400)  # lowest and highest size of the few characters that fill a large part of some pictures
 SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     chr(0xF000 + code)
     for low, high in (
@@ -37,7 +37,7 @@ SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     for code in range(low, high)
 )
 PLACES = 4  # tried for each sign
-SMALLER = 0.75  # each time
+SMALLER = 0.75  # factor of its size from one try to the next
 SMEARED = 4  # times the blur's deviation: lines of less height are no more than bars
 PANELS = np.array(  # blue, green, red: what most panels are painted in
     [(250, 250, 250), (15, 15, 15), (40, 30, 195), (150, 60, 15), (50, 110, 15), (25, 205, 245), (15, 110, 235)],
@@ -232,7 +232,7 @@ def _offer(rng: np.random.Generator, texts: Texts, face: Face, size: int, pad: f
     if rng.random() < 0.4:
         figure, unit = texts.token(rng), ""
     else:
-        figure, unit = texts.price(rng)
+        figure, unit = texts.quantity(rng)
     small = int(size * rng.uniform(0.4, 1))
     unit = texts.drawable(unit, face)
     wide = Sheet.text_width(figure, face, size)

@@ -119,13 +119,13 @@ class Texts:
             if draw < 0.7:
                 parts.append("".join(COMMON_HAN[i] for i in rng.integers(len(COMMON_HAN), size=rng.integers(1, 6))))
             elif draw < 0.9:
-                parts.append("".join(self.price(rng)))
+                parts.append("".join(self.quantity(rng)))
             else:
                 parts.append(self.words(rng, 1)[0].upper())
         joined = rng.choice(["", "", "", " ", "·", "-", "/"]).join(parts)
         return self.drawable(joined + rng.choice(["", "", "", "", "！", "："]), face) or "一"
 
-    def price(self, rng: np.random.Generator) -> tuple[str, str]:
+    def quantity(self, rng: np.random.Generator) -> tuple[str, str]:
         """Return a figure and its unit."""
         return str(rng.integers(10 ** rng.integers(1, 5))), str(rng.choice(UNITS))
 

@@ -98,15 +98,17 @@ def main() -> None:
     cuts = list(itertools.product(ratios, BINARIZE))
     sets = {name: split_pages(list_pages(arguments.real / name))[1] for name in REAL_SHARES}
     sets |= {folder.name: list_pages(folder) for folder in arguments.pool_validation}
-    scores: dict[tuple[Cut, float], dict[str, float]] = {t: {} for t in itertools.product(cuts, SCORES)}
+    scores: dict[tuple[float, float, float], dict[str, float]] = {
+        t: {} for t in itertools.product(ratios, BINARIZE, SCORES)
+    }
     for name, pages in sets.items():
         by_page = [find(detector, page, cuts) for page in pages]
-        for cut, found in zip(cuts, zip(*by_page, strict=True), strict=True):
+        for (unclip, binarize), found in zip(cuts, zip(*by_page, strict=True), strict=True):
             for score, f in zip(SCORES, judge(name, found), strict=True):
-                scores[cut, score][name] = f
+                scores[unclip, binarize, score][name] = f
     means = {thresholds: sum(each.values()) / len(each) for thresholds, each in scores.items()}
     for thresholds in sorted(scores, key=means.__getitem__):
-        (unclip, binarize), score = thresholds
+        unclip, binarize, score = thresholds
         each = " ".join(f"{name} {f:.3f}" for name, f in scores[thresholds].items())
         print(f"unclip {unclip:g} binarize {binarize:g} score {score:g}: mean {means[thresholds]:.4f}  {each}")
 
