@@ -395,6 +395,38 @@ def test_figures_and_smaller_units_are_one_line_that_holds_all_ink(serif: fonts.
     assert not (ink & ~outline).any()
 
 
+@given(
+    text=st.sampled_from(["Ag", "page 12", "fresh juice"]),
+    size=st.integers(20, 60),
+    turn=st.floats(0.02, 3),
+    down=st.booleans(),
+    wobbling=st.booleans(),
+)
+def test_a_line_along_a_circle_is_outlined_where_its_ink_is(
+    serif: fonts.Face, text: str, size: int, turn: float, down: bool, wobbling: bool
+):
+    curvature = min(turn / Sheet.text_width(text, serif, size), 0.6 / size) * (1 if down else -1)
+    wobble = np.random.default_rng(size).uniform(-1, 1, (len(text), 2)) * ((0.1 * size, 0.1) if wobbling else 0)
+    sheet = Sheet(900, 700)
+    sheet.write_bent(450, 350, text, serif, size, curvature, wobble)
+    (line,) = sheet.lines
+    outline = filled(line.polygon, (700, 900))
+    ink = sheet.pixels().mean(axis=2) < 128
+    assert ink.sum() > size
+    assert (ink & outline).sum() > 0.97 * ink.sum()
+    assert outline.sum() < 2 * size * (Sheet.text_width(text, serif, size) + size)
+
+
+def test_fonts_of_a_folder_join_their_family_and_other_folders_are_named(serif: fonts.Face, tmp_path: Path):
+    package = tmp_path / "serif" / "mine"
+    package.mkdir(parents=True)
+    (package / "mine.ttf").write_bytes(Path(serif.path).read_bytes())
+    assert fonts.find_faces(tmp_path)["serif"][-1] == [fonts.Face(str(package / "mine.ttf"), 0)]
+    (tmp_path / "gothic").mkdir()
+    with pytest.raises(UsageError, match="cjk_print"):
+        fonts.find_faces(tmp_path)
+
+
 def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):

@@ -86,14 +86,14 @@ def test_low_and_invisible_lines_of_a_scene_are_left_out_of_the_loss():
     assert [line.ignored for line in boards.leave_illegible((picture, lines))[1]] == [False, True, True]
 
 
-def test_of_lines_out_of_focus_the_low_ones_are_background_and_the_high_ones_left_out_of_the_loss():
-    lines = [Line(rectangle(10, 10, 200, 13), "low"), Line(rectangle(10, 30, 200, 90), "high")]
-    scene = np.full((100, 300, 3), 200, np.float32)
-    scene[30:90:4] = 0
+def test_of_lines_out_of_focus_low_ones_are_background_and_higher_ones_left_out_of_the_loss_or_still_text():
+    lines = [Line(rectangle(10, y, 900, y + height)) for y, height in ((10, 3), (20, 50), (100, 300))]
+    scene = np.full((420, 920, 3), 200, np.float32)
+    scene[20:70:4] = 0
     blurred, visible = signs._unfocus(np.random.default_rng(1), scene, lines)
-    assert [line.ignored for line in visible] == [True]
+    assert [line.ignored for line in visible] == [True, False]
     assert visible[0].polygon is lines[1].polygon
-    assert np.ptp(blurred[40:80]) < 0.5 * np.ptp(scene)
+    assert np.ptp(blurred[30:60]) < 0.5 * np.ptp(scene)
 
 
 def test_nearly_all_symbols_are_in_their_font():

@@ -141,11 +141,14 @@ class Face:
     index: int
 
 
-def find_faces() -> dict[str, list[list[Face]]]:
+def find_faces(more: Path | None = None) -> dict[str, list[list[Face]]]:
     """Return, for each family, the faces of each of its packages.
 
+    Args:
+        more: folder of further fonts, `FAMILY/PACKAGE/*.ttf`.
+
     Raises:
-        UsageError: packages are not installed; all of them are named.
+        UsageError: packages are not installed, all of them are named; or a folder of `more` is not named as a family.
     """
     found: dict[str, list[list[Face]]] = {}
     missing = {package for package, name in WORD_LISTS.items() if not (DICTIONARY_ROOT / name).exists()}
@@ -163,14 +166,35 @@ def find_faces() -> dict[str, list[list[Face]]]:
             where=FONT_ROOT,
             remedy=f"apt-get install --no-install-recommends {' '.join(sorted(missing))}",
         )
+    for family, faces in _read_shelf(more).items() if more else ():
+        found[family] += faces
     return found
 
 
-class FontShelf:
-    """Hands out fonts; every package of a family is as likely as the others, however many faces it has."""
+def _read_shelf(folder: Path) -> dict[str, list[list[Face]]]:
+    """Return the faces of each package in a folder of families."""
+    families = {path.name: path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+    if not families or families.keys() - FAMILIES.keys():
+        raise UsageError(
+            f"the folder of fonts should hold folders named {', '.join(FAMILIES)}, and nothing else", where=folder
+        )
+    return {
+        name: [
+            [Face(str(path), 0) for path in sorted(package.glob("*.[to]tf"))] for package in sorted(family.iterdir())
+        ]
+        for name, family in families.items()
+    }
 
-    def __init__(self) -> None:
-        self._faces = find_faces()
+
+class FontShelf:
+    """Hands out fonts; every package of a family is as likely as the others, however many faces it has.
+
+    Args:
+        more: see `find_faces`.
+    """
+
+    def __init__(self, more: Path | None = None) -> None:
+        self._faces = find_faces(more)
 
     def pick(self, family: str, rng: np.random.Generator) -> Face:
         """Return a face of `family`, a key of `FAMILIES`."""

@@ -59,6 +59,7 @@ class PageMaker:
         documents: folder of PDF files that carry their text, for the kind "print"; None makes none of that kind.
         photographs: folder of pictures without text, behind most signs; None draws what is behind them.
         words: whether the truth of the kind "print" is of words.
+        fonts: folder of further fonts, see `find_faces`.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class PageMaker:
         photographs: Path | None = None,
         *,
         words: bool = False,
+        fonts: Path | None = None,
     ) -> None:
         paths = sorted(layouts.glob("gt_*.txt"))
         if not paths:
             raise UsageError("no gt_*.txt of Chinese pages", where=layouts)
         self._layouts = [lines for lines in map(read_lines, paths) if lines]
-        self._shelf, self._texts = FontShelf(), Texts(layouts)  # the shelf names every package that is missing
+        self._shelf, self._texts = FontShelf(fonts), Texts(layouts)  # the shelf names every package that is missing
         self._documents = Documents(documents, words=words) if documents else None
         self._photographs = scenes.find_photographs(photographs) if photographs else []
         shares = {kind: share for kind, share in SHARES.items() if self._documents or kind != "print"}
@@ -156,6 +158,7 @@ def main() -> None:
     parser.add_argument("--layouts", type=Path, required=True, help="folder of gt_*.txt of Chinese pages")
     parser.add_argument("--documents", type=Path, help="folder of PDF files, for the kind print (default: none of it)")
     parser.add_argument("--photographs", type=Path, help="folder of pictures without text, behind signs")
+    parser.add_argument("--fonts", type=Path, help="folder of fonts beside Debian's, FAMILY/PACKAGE/*.ttf")
     parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")
     parser.add_argument("--kind", choices=list(SHARES), help="one kind only (default: all, by share)")
@@ -166,7 +169,9 @@ def main() -> None:
 
 def fill_pool(arguments: argparse.Namespace) -> None:
     """Make the pages that are not there yet."""
-    maker = PageMaker(arguments.layouts, arguments.documents, arguments.photographs, words=arguments.words)
+    maker = PageMaker(
+        arguments.layouts, arguments.documents, arguments.photographs, words=arguments.words, fonts=arguments.fonts
+    )
     for folder in ("images", "gts"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):

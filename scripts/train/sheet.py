@@ -117,6 +117,43 @@ class Sheet:
         end = (corner[0] + turned.width, corner[1] + turned.height)
         self._outline([(float(corner[0]), float(corner[1]), float(end[0]), float(end[1]))], text, 0.07 * size)
 
+    def write_bent(
+        self, x: float, y: float, text: str, face: Face, size: int, curvature: float, wobble: npt.NDArray[np.float64]
+    ) -> None:
+        """Write one line along a circle, its middle at (x, y).
+
+        Args:
+            x: in pixels.
+            y: in pixels.
+            text: without spaces at its ends.
+            face: of the font.
+            size: in pixels per em.
+            curvature: 1 / radius in pixels, not 0; positive bends the ends down, as along the top of a seal.
+            wobble: how far each letter is below its place, in pixels, and turned, in radians, (letters, 2).
+        """
+        font, place = open_font(face, size), np.array([x, y])
+        left, top, right, bottom = font.getbbox(text, anchor="ms")
+        middle = (top + bottom) / 2  # from the foot of the letters
+        start = -font.getlength(text) / 2
+        for character, (lower, turn) in zip(text, wobble, strict=True):
+            wide = font.getlength(character)
+            at = start + wide / 2
+            (foot,) = place + _bend(np.array([at]), lower - middle, curvature)
+            half = size + round(wide)
+            letter = Image.new("L", (2 * half, 2 * half))
+            ImageDraw.Draw(letter).text((half, half), character, font=font, fill=255, anchor="ms")
+            letter = letter.rotate(-np.degrees(at * curvature + turn), Image.Resampling.BICUBIC)
+            self.ink.paste(BLACK, (round(foot[0]) - half, round(foot[1]) - half), letter)
+            start += wide
+        reach = 0.07 * size + 0.8 * np.abs(wobble[:, 0]).max()
+        along = np.linspace(left - reach, right + reach, 2 + int(8 * abs(curvature) * (right - left)))
+        edges = [
+            _bend(along, top - middle - reach, curvature),
+            _bend(along[::-1], bottom - middle + reach, curvature),
+        ]
+        outline = np.clip(place + np.concatenate(edges), 0, (self.width, self.height))
+        self.lines.append(Line(outline.astype(np.float32), text))
+
     def rule(self, x0: float, y0: float, x1: float, y1: float, thickness: int = 1, ink: Ink = BLACK) -> None:
         """Draw a straight rule."""
         self.pen.line((x0, y0, x1, y1), fill=ink, width=thickness)
@@ -137,3 +174,10 @@ class Sheet:
         x1, y1 = np.minimum(sides[:, 2:].max(axis=0) + margin, (self.width, self.height))
         if x1 - x0 > 3 and y1 - y0 > 3:
             self.lines.append(Line(rectangle(x0, y0, x1, y1), text))
+
+
+def _bend(along: npt.NDArray[np.float64], below: float, curvature: float) -> npt.NDArray[np.float64]:
+    """Return points (N, 2) that are `along` (N,) and `below` a line bent into a circle, from where it is level."""
+    angle = along * curvature
+    radius = 1 / curvature - below
+    return np.stack([radius * np.sin(angle), 1 / curvature - radius * np.cos(angle)], axis=1)

@@ -39,6 +39,7 @@ SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
 PLACES = 4  # tried for each sign
 SMALLER = 0.75  # factor of its size from one try to the next
 SMEARED = 4  # times the blur's deviation: lines of less height are no more than bars
+SOFT = 10  # likewise: lines of more height can be read
 PANELS = np.array(  # blue, green, red: what most panels are painted in
     [(250, 250, 250), (15, 15, 15), (40, 30, 195), (150, 60, 15), (50, 110, 15), (25, 205, 245), (15, 110, 235)],
     np.float32,
@@ -59,7 +60,7 @@ def sign_page(
 
     Where there are photographs, half are written over one, three of ten on an advertisement, the others over a drawn
     scene; advertisements and some others stand upright. `boards` are hung in the scene first, where they find a place.
-    One of seven has no signs but those, on one of five there are others behind, too far out of focus to be read. One of
+    One of seven has no signs but those, on one of five there are others behind, out of focus. One of
     five pictures is a small one. What cannot be read is left out of the loss.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
@@ -130,9 +131,14 @@ def _put_up(
 
 
 def _unfocus(rng: np.random.Generator, scene: Picture, lines: Sequence[Line]) -> tuple[Picture, list[Line]]:
-    """Return the scene out of focus, and what of its lines may still pass for text, to be left out of the loss."""
+    """Return the scene out of focus, and its lines: what may or may not pass for text is left out of the loss."""
     blur = rng.uniform(1.5, 9)
-    visible = [Line(line.polygon, IGNORED) for line in lines if line_height(line.polygon) > SMEARED * blur]
+    heights = [line_height(line.polygon) / blur for line in lines]
+    visible = [
+        line if height > SOFT else Line(line.polygon, IGNORED)
+        for line, height in zip(lines, heights, strict=True)
+        if height > SMEARED
+    ]
     return np.asarray(cv2.GaussianBlur(scene, (0, 0), blur), np.float32), visible
 
 
@@ -189,6 +195,10 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: in
     brief = bool(headline) or (size > 100 and rng.random() < 0.6)  # few enough that they stay large
     today = han and not down and not brief and has_glyph(face, "们") and rng.random() < 0.7
 
+    pad = size * rng.uniform(0.15, 0.6)
+    if not down and rng.random() < (0.3 if brief else 0.05):
+        return _offer(rng, texts, face, size, pad), size
+
     def text() -> str:
         if today:
             return texts.slogan(rng, face)
@@ -198,13 +208,12 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: in
         return texts.drawable(drawn.upper() if capitals else drawn, face)
 
     rows = [text() for _ in range(1 if headline else rng.choice([1, 1, 1, 2, 3, 4, 6]))]
-    pad = size * rng.uniform(0.15, 0.6)
-    if not down and rng.random() < (0.3 if brief else 0.05):
-        return _offer(rng, texts, face, size, pad), size
     if down:
         return _columns(rows, face, size, pad), size
     if len(rows) > 1 and rng.random() < 0.25:
         return _labels(rng, rows, face, size, pad), size
+    if len(rows) == 1 and len(rows[0].strip()) > 1 and rng.random() < 0.15:
+        return _bent(rng, rows[0].strip(), face, size, pad), size
     symbol = rng.random() < 0.12
     sheet = _stack(rng, rows, face, size, pad, left=1.5 * size if symbol else 0.0)
     if symbol:
@@ -238,6 +247,20 @@ def _offer(rng: np.random.Generator, texts: Texts, face: Face, size: int, pad: f
     wide = Sheet.text_width(figure, face, size)
     sheet = Sheet(int(wide + Sheet.text_width(unit, face, small) + 2 * pad), int(1.3 * size + 2 * pad))
     sheet.write_beside(pad, pad + size, [(figure, size), (unit, small)], face)
+    return sheet
+
+
+def _bent(rng: np.random.Generator, row: str, face: Face, size: int, pad: float) -> Sheet:
+    """Write the row along a circle, as around a seal, or nearly straight with letters that dance."""
+    wide = Sheet.text_width(row, face, size)
+    dancing = rng.random() < 0.4
+    turn = rng.uniform(0.02, 0.3) if dancing else rng.uniform(0.3, 3)  # from end to end
+    curvature = min(turn / wide, 0.6 / size) * rng.choice([-1, 1])
+    sink = (1 - np.cos(wide * curvature / 2)) / curvature  # from the middle to the ends
+    wobble = rng.normal(0, 1, (len(row), 2)).clip(-1.5, 1.5) * ((0.1 * size, 0.15) if dancing else (0, 0))
+    reach = 0.9 * size + pad
+    sheet = Sheet(int(wide + 2 * reach), int(abs(sink) + 2 * reach))
+    sheet.write_bent(sheet.width / 2, reach - min(sink, 0), row, face, size, curvature, wobble)
     return sheet
 
 
