@@ -178,12 +178,12 @@ def _read_shelf(folder: Path) -> dict[str, list[list[Face]]]:
         raise UsageError(
             f"the folder of fonts should hold folders named {', '.join(FAMILIES)}, and nothing else", where=folder
         )
-    return {
-        name: [
-            [Face(str(path), 0) for path in sorted(package.glob("*.[to]tf"))] for package in sorted(family.iterdir())
-        ]
-        for name, family in families.items()
-    }
+    packages = {name: map(_read_package, sorted(family.iterdir())) for name, family in families.items()}
+    return {name: list(filter(None, faces)) for name, faces in packages.items()}
+
+
+def _read_package(folder: Path) -> list[Face]:
+    return [Face(str(path), 0) for path in sorted(folder.glob("*.[to]tf"))]
 
 
 class FontShelf:
