@@ -166,24 +166,21 @@ def find_faces(more: Path | None = None) -> dict[str, list[list[Face]]]:
             where=FONT_ROOT,
             remedy=f"apt-get install --no-install-recommends {' '.join(sorted(missing))}",
         )
-    for family, faces in _read_shelf(more).items() if more else ():
-        found[family] += faces
+    for folder in _list_families(more) if more else ():
+        for package in sorted(folder.iterdir()):
+            faces = [Face(str(path), 0) for path in sorted(package.glob("*.[to]tf"))]
+            if faces:
+                found[folder.name].append(faces)
     return found
 
 
-def _read_shelf(folder: Path) -> dict[str, list[list[Face]]]:
-    """Return the faces of each package in a folder of families."""
-    families = {path.name: path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
-    if not families or families.keys() - FAMILIES.keys():
+def _list_families(folder: Path) -> list[Path]:
+    families = list(folder.iterdir()) if folder.is_dir() else []
+    if not families or {family.name for family in families} - FAMILIES.keys():
         raise UsageError(
             f"the folder of fonts should hold folders named {', '.join(FAMILIES)}, and nothing else", where=folder
         )
-    packages = {name: map(_read_package, sorted(family.iterdir())) for name, family in families.items()}
-    return {name: list(filter(None, faces)) for name, faces in packages.items()}
-
-
-def _read_package(folder: Path) -> list[Face]:
-    return [Face(str(path), 0) for path in sorted(folder.glob("*.[to]tf"))]
+    return families
 
 
 class FontShelf:

@@ -60,8 +60,8 @@ def sign_page(
 
     Where there are photographs, half are written over one, three of ten on an advertisement, the others over a drawn
     scene; advertisements and some others stand upright. `boards` are hung in the scene first, where they find a place.
-    One of seven has no signs but those, on one of five there are others behind, out of focus. One of
-    five pictures is a small one. What cannot be read is left out of the loss.
+    One of seven has no signs but those, on one of five there are others behind, out of focus. One of five pictures is a
+    small one. What cannot be read is left out of the loss.
     """
     height, width = int(rng.integers(600, 850)), int(rng.integers(700, 1100))
     draw = rng.random() if photographs else 1.0
