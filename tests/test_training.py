@@ -202,14 +202,14 @@ def test_truth_survives_writing_and_reading(tmp_path: Path):
     assert np.allclose(again[0].polygon, lines[0].polygon)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-@example(seed=524863)  # a kernel that leaves the crop beside a corner
-def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int):
+@given(seed=st.integers(0, 2**32 - 1), steep=st.booleans())
+@example(seed=524863, steep=False)  # a kernel that leaves the crop beside a corner
+def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int, steep: bool):
     page = np.full((500, 400, 3), 255, np.uint8)
     lines = [Line(rectangle(60, y, 340, y + 24)) for y in range(60, 440, 60)]
     for line in lines:
         cv2.fillPoly(page, [line.polygon.astype(np.int32)], (0, 0, 0))
-    settings = CropSettings(side=96, short_side=400)
+    settings = CropSettings(side=96, short_side=400, steep_share=float(steep))
     crop, targets = cut_crop(page, lines, settings, np.random.default_rng(seed))
     assert crop.shape == (96, 96, 3)
     assert (crop[targets.kernel > 0] < 128).all()

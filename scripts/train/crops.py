@@ -1,4 +1,4 @@
-"""Training crops: a piece of a page at about the scale inference sees it in, turned a little; and its recolouring."""
+"""Training crops: a piece of a page at about the scale inference sees it in, turned, most a little; its recolouring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class CropSettings:
         side: of the square crop, in network pixels, a multiple of 32.
         short_side: what inference reduces the page's short side to.
         scales: lowest and highest factor on top of that, drawn log-uniformly.
-        degrees: largest rotation.
+        degrees: largest rotation of most crops.
+        steep_share: of the crops that are turned by up to 90 degrees, either way.
         unclip_ratio: see `draw_targets`.
         borders: likewise.
     """
@@ -31,6 +32,7 @@ class CropSettings:
     short_side: int = 864
     scales: tuple[float, float] = (0.55, 1.36)
     degrees: float = 4.0
+    steep_share: float = 0.15
     unclip_ratio: float = 1.0
     borders: bool = True
 
@@ -46,7 +48,10 @@ def cut_crop(
     height, width = image.shape[:2]
     low, high = np.log(settings.scales)
     scale = settings.short_side / min(height, width) * np.exp(rng.uniform(low, high))
-    angle = np.radians(np.clip(rng.normal(0, settings.degrees / 2), -settings.degrees, settings.degrees))
+    degrees = np.clip(rng.normal(0, settings.degrees / 2), -settings.degrees, settings.degrees)
+    if rng.random() < settings.steep_share:
+        degrees = rng.uniform(-90, 90)
+    angle = np.radians(degrees)
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
     if lines and rng.random() < 0.8:
         polygon = lines[int(rng.integers(len(lines)))].polygon
