@@ -291,8 +291,8 @@ def test_workers_cut_crops_of_their_own_that_the_seed_repeats(tmp_path: Path):
 
 def test_workers_end_with_their_stream_and_not_by_signals_to_the_run(tmp_path: Path):
     write_pages(tmp_path, 1)
-    reader = CropReader([Source(tmp_path, 1.0)], CropSettings(side=64, short_side=160), np.random.default_rng(0))
-    batches = open_stream(reader, 2, workers=1)
+    reader = CropReader([Source(tmp_path, 1.0)], CropSettings(side=512, short_side=160), np.random.default_rng(0))
+    batches = open_stream(reader, 8, workers=1)  # so much that some is still being sent when the stream ends
     next(batches)
     (worker,) = multiprocessing.active_children()
     assert os.getpgid(worker.pid or 0) == worker.pid != os.getpgid(0)

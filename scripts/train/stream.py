@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from typing import TypeAlias
 
 import cv2
@@ -42,8 +44,16 @@ class _Stream(IterableDataset[TensorBatch]):
         worker = get_worker_info()
         if worker is not None:
             os.setpgid(0, 0)  # signals to the run's group are meant for the run, which ends its workers
+            Finalize(None, _await_sending, exitpriority=0)
             cv2.setNumThreads(1)
             self._reader.rng = np.random.default_rng(worker.seed)
             self._reader.cached_pages //= worker.num_workers
         while True:
             yield tuple(map(torch.from_numpy, self._reader.draw_batch(self._count)))
+
+
+def _await_sending() -> None:
+    """Let the thread finish that sends batches: a process that ends while it is inside torch is aborted."""
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":
+            thread.join(10)
