@@ -45,7 +45,7 @@ def test_signs_have_ink_that_can_be_told_from_the_ground(seed: int, contrast: fl
     frame=st.builds(Size, st.integers(300, 900), st.integers(300, 900)),
 )
 def test_an_upright_plane_is_seen_with_its_corners_in_their_order(seed: int, plane: Size, frame: Size):
-    matrix = planes.place_plane(np.random.default_rng(seed), plane, frame, upright=True)
+    matrix = planes.place_plane(np.random.default_rng(seed), plane, frame, "upright")
     outline = planes.see_outline(plane, matrix)
     assert cv2.isContourConvex(outline)
     assert cv2.contourArea(outline, oriented=True) > 0
@@ -59,8 +59,8 @@ def test_what_is_written_on_a_board_is_outlined_where_it_hangs(seed: int):
     polygon = rectangle(100, 200, 400, 300)
     cv2.fillPoly(page, [polygon.astype(np.int32)], (0, 0, 0))
     frame = Size(700, 900)
-    picture, lines = boards.mount(rng, (page, [Line(polygon)]), frame)
-    matrix = planes.place_plane(rng, Size(*picture.shape[:2]), frame, upright=False)
+    picture, lines = boards.mount(rng, (page, [Line(polygon)]), frame, 0.8)
+    matrix = planes.place_plane(rng, Size(*picture.shape[:2]), frame, "any")
     scene = boards.hang(rng, np.full((*frame, 3), 20, np.float32), picture, matrix)
     inside, around = np.zeros(frame, np.uint8), np.zeros(frame, np.uint8)
     (line,) = move_lines(lines, matrix)
@@ -109,7 +109,7 @@ def test_planes_that_found_no_place_are_tried_smaller():
     plane, frame = Size(100, 200), Size(600, 800)
     areas = [
         cv2.contourArea(
-            planes.see_outline(plane, planes.place_plane(np.random.default_rng(5), plane, frame, True, scale))
+            planes.see_outline(plane, planes.place_plane(np.random.default_rng(5), plane, frame, "upright", scale))
         )
         for scale in (1.0, 0.5)
     ]

@@ -41,9 +41,8 @@ def _contrast(picture: cv2.typing.MatLike, polygon: npt.NDArray[np.float32]) -> 
     return float((light - dark).max())
 
 
-def mount(rng: np.random.Generator, page: Page, frame: Size) -> Page:
-    """Return a page as large as it is seen, half to nearly all of the frame, at times with an edge around it."""
-    share = rng.uniform(0.5, 0.95)
+def mount(rng: np.random.Generator, page: Page, frame: Size, share: float) -> Page:
+    """Return a page as large as it is seen, `share` of the frame's sides at most, at times with an edge around it."""
     height, width = page[0].shape[:2]
     picture, lines = reduce(page, min(1.0, share * frame.height / height, share * frame.width / width))
     edge = int(rng.integers(2, 25)) if rng.random() < 0.6 else 0

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train import books, figures, forms, scenes, signs
+from scripts.train import books, figures, forms, posters, scenes, signs, streets
 from scripts.train.command import errors_told
 from scripts.train.fonts import FontShelf
 from scripts.train.prints import Documents
 from scripts.train.sheet import Sheet
+from scripts.train.snapshots import take
 from scripts.train.texts import Texts
 from scripts.train.truth import Line, Page, read_lines, rectangle, write_lines
 from scripts.train.wear import finish
@@ -45,6 +46,8 @@ SHARES = {
     "table": 0.07,
     "figure": 0.05,
     "sign": 0.15,
+    "poster": 0.05,
+    "street": 0.1,
     "print": 0.2,
 }
 SIDEWAYS = {"latin": 0.1, "form": 0.3, "table": 0.1, "figure": 0.1}  # share with a line up the margin: file numbers
@@ -87,6 +90,12 @@ class PageMaker:
         if kind == "sign":
             boards = [self._make_board(rng) for _ in range(rng.integers(1, 3))] if rng.random() < 0.35 else []
             return signs.sign_page(rng, self._texts, self._shelf, self._photographs, boards)
+        if kind == "poster":
+            picture, lines = self._make_poster(rng, int(rng.integers(500, 850)))
+            return take(rng, picture.astype(np.float32), lines, flawed=0.1)
+        if kind == "street":
+            hung = [self._make_poster(rng, int(rng.integers(120, 650))) for _ in range(rng.integers(1, 9))]
+            return streets.street_page(rng, hung, self._photographs)
         if kind == "print":
             if self._documents is None:
                 raise UsageError("no documents for the kind print", remedy="give --documents FOLDER")
@@ -108,6 +117,11 @@ class PageMaker:
         if rng.random() < 0.6:
             return signs.sign_page(rng, self._texts, self._shelf, self._photographs, upright=True)
         return self.make(rng, str(rng.choice(list(SHEETS))))
+
+    def _make_poster(self, rng: np.random.Generator, height: int) -> Page:
+        """Return a poster of any shape: upright, wide as the board over a shop's door, or as pictures of goods are."""
+        width = int(height * (rng.uniform(0.6, 1.3) if rng.random() < 0.7 else rng.uniform(1.3, 3)))
+        return posters.make_poster(rng, self._texts, self._shelf, self._photographs, height, width)
 
     def _write_at_the_side(self, rng: np.random.Generator, sheet: Sheet) -> None:
         """Write a number or a phrase up the margin, as archives and printers do."""

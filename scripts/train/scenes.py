@@ -42,8 +42,8 @@ def read_photograph(path: Path, flags: int = cv2.IMREAD_COLOR) -> npt.NDArray[np
     return photograph.astype(np.uint8, copy=False)
 
 
-def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
-    """Return a piece of a photograph, at times mirrored, grey, darker, of other colours, or with clutter.
+def cut_view(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
+    """Return a piece of a photograph as it is, at times mirrored.
 
     Raises:
         UsageError: the picture cannot be read.
@@ -54,7 +54,16 @@ def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int
     high, wide = int(share * height), int(share * width)
     top, left = rng.integers(full_height - high + 1), rng.integers(full_width - wide + 1)
     piece = cv2.resize(photograph[top : top + high, left : left + wide], (width, height), interpolation=cv2.INTER_AREA)
-    scene = piece[:, :: rng.choice([-1, 1])].astype(np.float32)
+    return piece[:, :: rng.choice([-1, 1])].astype(np.float32)
+
+
+def cut_photograph(rng: np.random.Generator, path: Path, height: int, width: int) -> Picture:
+    """Return a piece of a photograph, at times mirrored, grey, darker, of other colours, or with clutter.
+
+    Raises:
+        UsageError: the picture cannot be read.
+    """
+    scene = cut_view(rng, path, height, width)
     grey = scene.mean(axis=2, keepdims=True)
     scene = grey + (scene - grey) * (0.0 if rng.random() < 0.1 else rng.uniform(0.2, 1.1))
     if rng.random() < 0.3:

@@ -77,13 +77,15 @@ class Sheet:
         self._outline(boxes, text, 0.07 * size)
         return float(end)
 
-    def write_beside(self, x: float, foot: float, parts: Sequence[tuple[str, int]], face: Face) -> None:
+    def write_beside(
+        self, x: float, foot: float, parts: Sequence[tuple[str, int]], face: Face, ink: Ink = BLACK
+    ) -> None:
         """Write one line from x on of texts of several sizes, all standing on the same foot."""
         boxes = []
         for text, size in parts:
             font = open_font(face, size)
             if text:
-                self.pen.text((x, foot), text, font=font, fill=BLACK, anchor="ls")
+                self.pen.text((x, foot), text, font=font, fill=ink, anchor="ls")
                 boxes.append(self.pen.textbbox((x, foot), text, font=font, anchor="ls"))
             x += font.getlength(text)
         self._outline(boxes, "".join(text for text, _ in parts), 0.06 * max(size for _, size in parts))

@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
-from scripts.train.boards import LEGIBLE, hang, leave_illegible, mount, reduce
+from scripts.train.boards import hang, mount
 from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
-from scripts.train.planes import place_plane, see_outline
+from scripts.train.planes import Pose, find_place, see_outline
 from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
 from scripts.train.sheet import BLACK, Sheet
+from scripts.train.snapshots import take
 from scripts.train.targets import line_height
 from scripts.train.texts import Texts
 from scripts.train.truth import IGNORED, Line, Page, move_lines
-from scripts.train.wear import Picture, photograph
+from scripts.train.wear import Picture
 
 FACES = (
     *("sans", "sans", "display", "display", "display", "serif", "hand"),
@@ -36,8 +37,6 @@ SYMBOLS = "".join(  # of Font Awesome, none like a letter, a digit or a mark
     )
     for code in range(low, high)
 )
-PLACES = 4  # tried for each sign
-SMALLER = 0.75  # factor of its size from one try to the next
 SMEARED = 4  # times the blur's deviation: lines of less height are no more than bars
 SOFT = 10  # likewise: lines of more height can be read
 PANELS = np.array(  # blue, green, red: what most panels are painted in
@@ -72,33 +71,21 @@ def sign_page(
         scene = make_advert(rng, photographs, height, width)
     else:
         scene = make_background(rng, height, width)
-    upright = upright or advert or rng.random() < 0.3
+    pose: Pose = "upright" if upright or advert or rng.random() < 0.3 else "any"
     frame = Size(height, width)
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
     if rng.random() < 0.2:
         behind = [_sign(rng, texts, shelf) for _ in range(rng.integers(1, 12))]
-        scene, lines = _unfocus(rng, scene, _put_up(rng, scene, taken, behind, upright))
+        scene, lines = _unfocus(rng, scene, _put_up(rng, scene, taken, behind, pose))
     for board in boards:
-        picture, written = mount(rng, board, frame)
-        matrix = _find_place(rng, taken, Size(*picture.shape[:2]), upright)
+        picture, written = mount(rng, board, frame, rng.uniform(0.5, 0.95))
+        matrix = find_place(rng, taken, Size(*picture.shape[:2]), pose)
         if matrix is not None:
             scene = hang(rng, scene, picture, matrix)
             lines += move_lines(written, matrix)
-    lines += _put_up(rng, scene, taken, _signs(rng, texts, shelf), upright)
-    lowest = LEGIBLE
-    if rng.random() < 0.15:
-        reach = int(rng.integers(1, 4))
-        scene = _shake(rng, scene, reach)
-        lowest += 2 * reach
-    if rng.random() < 0.15:
-        factor = rng.uniform(1.3, 2.5)
-        scene = _coarsen(scene, factor)
-        lowest = max(lowest, LEGIBLE * factor)
-    page = leave_illegible((photograph(rng, scene), lines), lowest)
-    if rng.random() < 0.2:
-        page = leave_illegible(reduce(page, rng.uniform(0.4, 0.8)))
-    return page
+    lines += _put_up(rng, scene, taken, _signs(rng, texts, shelf), pose)
+    return take(rng, scene, lines, flawed=0.15)
 
 
 def _signs(rng: np.random.Generator, texts: Texts, shelf: FontShelf) -> list[tuple[Sheet, int]]:
@@ -118,12 +105,12 @@ def _put_up(
     scene: Picture,
     taken: npt.NDArray[np.uint8],
     signs: Sequence[tuple[Sheet, int]],
-    upright: bool,
+    pose: Pose,
 ) -> list[Line]:
     """Paint the signs into the scene where they find a place, and return their lines there."""
     lines: list[Line] = []
     for sheet, size in signs:
-        matrix = _find_place(rng, taken, Size(sheet.height, sheet.width), upright)
+        matrix = find_place(rng, taken, Size(sheet.height, sheet.width), pose)
         if matrix is not None:
             _paint(rng, scene, sheet, size, matrix)
             lines += move_lines(sheet.lines, matrix)
@@ -140,41 +127,6 @@ def _unfocus(rng: np.random.Generator, scene: Picture, lines: Sequence[Line]) ->
         if height > SMEARED
     ]
     return np.asarray(cv2.GaussianBlur(scene, (0, 0), blur), np.float32), visible
-
-
-def _find_place(
-    rng: np.random.Generator, taken: npt.NDArray[np.uint8], plane: Size, upright: bool
-) -> npt.NDArray[np.float64] | None:
-    """Return a homography (3, 3) to where nothing is `taken` yet, (H, W), and mark it; None where tries fail.
-
-    Most often all of the plane is in the picture, the smaller the more often it found no place.
-    """
-    for tried in range(PLACES):
-        matrix = place_plane(rng, plane, Size(*taken.shape), upright, SMALLER**tried)
-        outline = see_outline(plane, matrix)
-        place = np.zeros_like(taken)
-        cv2.fillConvexPoly(place, outline.astype(np.int32), 1)
-        inside = (outline >= 0).all() and (outline < taken.shape[::-1]).all()
-        if not (taken & place).any() and (inside or rng.random() < 0.3):
-            taken |= place
-            return matrix
-    return None
-
-
-def _coarsen(scene: Picture, factor: float) -> Picture:
-    """Return the scene as a lesser camera sees it, or a picture that was enlarged by a factor."""
-    height, width = scene.shape[:2]
-    small = cv2.resize(scene, (int(width / factor), int(height / factor)), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
-
-
-def _shake(rng: np.random.Generator, scene: Picture, reach: int) -> Picture:
-    """Return the scene as a camera sees it that moves meanwhile, by `reach` pixels to both sides."""
-    track = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
-    angle = rng.uniform(0, np.pi)
-    far = np.round(reach * np.array([np.cos(angle), np.sin(angle)])).astype(int)
-    cv2.line(track, (reach - far).tolist(), (reach + far).tolist(), 1.0)
-    return np.asarray(cv2.filter2D(scene, -1, track / track.sum()), np.float32)
 
 
 def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: int = 0) -> tuple[Sheet, int]:
@@ -386,13 +338,18 @@ def _shade(rng: np.random.Generator, place: Picture) -> npt.NDArray[np.float32]:
     return np.asarray(relative[..., None], np.float32)
 
 
+def colour_distance(colours: npt.NDArray[np.float32], ground: Colour) -> npt.NDArray[np.float32]:
+    """Return how far colours (..., 3) are from the ground's for the eye, 0 to 255."""
+    return np.asarray(np.sqrt((colours - ground) ** 2 @ EYE), np.float32)
+
+
 def readable_colour(rng: np.random.Generator, ground: Colour, contrast: float) -> Colour:
     """Return a grey, a pure colour or any, as far from the ground's as `contrast` (0 to 255) or as can be."""
     drawn = rng.uniform(0, 255, (18, 3)).astype(np.float32)
     drawn[::3] = drawn[::3].mean(axis=1, keepdims=True)
     drawn[1::3] = 255 * (drawn[1::3] > 127)
     drawn = rng.permutation(drawn)
-    distances = np.sqrt((drawn - ground) ** 2 @ EYE)
+    distances = colour_distance(drawn, ground)
     # The first that is far enough, else the farthest.
     return np.asarray(drawn[np.minimum(distances, contrast).argmax()])
 
