@@ -45,6 +45,22 @@ def test_lines_of_posters_do_not_cover_each_other(posters: list[Page]):
             assert common < 0.35 * min(cv2.contourArea(one), cv2.contourArea(other))
 
 
+def test_what_is_written_on_a_wall_is_outlined_where_it_is_seen():
+    poster, polygon = np.full((200, 300, 3), 30, np.uint8), rectangle(60, 80, 240, 120)
+    cv2.fillPoly(poster, [polygon.astype(np.int32)], (240, 240, 240))
+    compared = 0
+    for seed in range(12):
+        picture, lines = street_page(np.random.default_rng(seed), [(poster, [Line(polygon)])], [])
+        for line in (line for line in lines if not line.ignored):
+            inside = np.zeros(picture.shape[:2], np.uint8)
+            cv2.fillPoly(inside, [line.polygon.round().astype(np.int32)], 1)
+            near, far = (cv2.dilate(inside, np.ones((side, side), np.uint8)) for side in (7, 15))
+            grey = picture.mean(axis=2)
+            assert grey[inside > 0].mean() > grey[(far > 0) & (near == 0)].mean() + 20
+            compared += 1
+    assert compared > 6
+
+
 def test_streets_show_posters_where_their_lines_are(posters: list[Page]):
     seen = 0
     for seed in range(6):

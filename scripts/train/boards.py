@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
+from scripts.train.planes import Pose, find_place
 from scripts.train.targets import line_height
-from scripts.train.truth import IGNORED, Line, Page
+from scripts.train.truth import IGNORED, Line, Page, move_lines
 from scripts.train.wear import Picture, lay
 
 LEGIBLE = 11.0  # pixels, height of the lowest lines that can be read in a photograph
@@ -39,6 +40,26 @@ def _contrast(picture: cv2.typing.MatLike, polygon: npt.NDArray[np.float32]) -> 
         return 0.0
     dark, light = np.percentile(picture[place > 0], (2, 98), axis=0)
     return float((light - dark).max())
+
+
+def put_up(
+    rng: np.random.Generator, scene: Picture, taken: npt.NDArray[np.uint8], board: Page, share: float, pose: Pose
+) -> tuple[Picture, list[Line]]:
+    """Return the scene with a board where it finds a place, and its lines there; none where it finds no place.
+
+    Args:
+        rng: source of chance.
+        scene: float32 (H, W, 3) BGR.
+        taken: where others hang, (H, W); the board's place is marked.
+        board: what is on it.
+        share: see `mount`.
+        pose: see `place_plane`.
+    """
+    picture, written = mount(rng, board, Size(*taken.shape), share)
+    matrix = find_place(rng, taken, Size(*picture.shape[:2]), pose)
+    if matrix is None:
+        return scene, []
+    return hang(rng, scene, picture, matrix), move_lines(written, matrix)
 
 
 def mount(rng: np.random.Generator, page: Page, frame: Size, share: float) -> Page:

@@ -125,7 +125,7 @@ def _write_block(rng: np.random.Generator, sheet: Sheet, design: Design, top: fl
     leading = size * rng.uniform(1.15, 1.6)
     rows = rows[: max(int((sheet.height - top) / leading), 0)]
     end = top + leading * len(rows)
-    if not rows or not any(row.strip() for row in rows):
+    if not any(row.strip() for row in rows):
         return end
     pixels = np.asarray(sheet.ink)[int(top) : int(end) + 1, int(design.left) : int(design.right)]
     ground = pixels.reshape(-1, 3)[:, ::-1].mean(axis=0).astype(np.float32)
@@ -181,7 +181,7 @@ def _draw_emblem(rng: np.random.Generator, sheet: Sheet, design: Design) -> None
 
 def _is_free(sheet: Sheet, box: tuple[float, float, float, float]) -> bool:
     """Whether no line reaches into a box of left, top, right and bottom."""
-    (left, top), (right, bottom) = box[:2], box[2:]
+    left, top, right, bottom = box
     spans = [(*line.polygon.min(axis=0), *line.polygon.max(axis=0)) for line in sheet.lines]
     return not any(a < right and left < c and b < bottom and top < d for a, b, c, d in spans)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
-from scripts.train.boards import hang, mount
+from scripts.train.boards import put_up
 from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
 from scripts.train.planes import Pose, find_place, see_outline
 from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
@@ -72,18 +72,14 @@ def sign_page(
     else:
         scene = make_background(rng, height, width)
     pose: Pose = "upright" if upright or advert or rng.random() < 0.3 else "any"
-    frame = Size(height, width)
     taken = np.zeros((height, width), np.uint8)
     lines: list[Line] = []
     if rng.random() < 0.2:
         behind = [_sign(rng, texts, shelf) for _ in range(rng.integers(1, 12))]
         scene, lines = _unfocus(rng, scene, _put_up(rng, scene, taken, behind, pose))
     for board in boards:
-        picture, written = mount(rng, board, frame, rng.uniform(0.5, 0.95))
-        matrix = find_place(rng, taken, Size(*picture.shape[:2]), pose)
-        if matrix is not None:
-            scene = hang(rng, scene, picture, matrix)
-            lines += move_lines(written, matrix)
+        scene, written = put_up(rng, scene, taken, board, rng.uniform(0.5, 0.95), pose)
+        lines += written
     lines += _put_up(rng, scene, taken, _signs(rng, texts, shelf), pose)
     return take(rng, scene, lines, flawed=0.15)
 

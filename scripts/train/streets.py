@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from dbcpu.geometry import Size
-from scripts.train.boards import hang, mount
-from scripts.train.planes import find_place
+from scripts.train.boards import put_up
 from scripts.train.scenes import cut_view, make_background
 from scripts.train.snapshots import take
-from scripts.train.truth import Line, Page, move_lines
+from scripts.train.truth import Line, Page
 
 
 def street_page(rng: np.random.Generator, posters: Sequence[Page], photographs: Sequence[Path]) -> Page:
@@ -29,9 +28,6 @@ def street_page(rng: np.random.Generator, posters: Sequence[Page], photographs: 
     taken = np.zeros(frame, np.uint8)
     lines: list[Line] = []
     for poster in posters:
-        picture, written = mount(rng, poster, frame, share=rng.uniform(0.25, 0.9))
-        matrix = find_place(rng, taken, Size(*picture.shape[:2]), "wall")
-        if matrix is not None:
-            scene = hang(rng, scene, picture, matrix)
-            lines += move_lines(written, matrix)
+        scene, written = put_up(rng, scene, taken, poster, rng.uniform(0.25, 0.9), "wall")
+        lines += written
     return take(rng, scene * np.float32(rng.uniform(0.75, 1.05)), lines, flawed=0.25, soft=0.5)
