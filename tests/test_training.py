@@ -579,13 +579,18 @@ def test_validation_takes_whole_pages_through_inference(bars: Path):
     assert tally.truths == 5
 
 
-@pytest.mark.parametrize("share", ["0", "1.2", "nan"])
-def test_a_share_of_real_crops_that_is_none_is_refused_before_anything_is_written(
-    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], share: str
+@pytest.mark.parametrize("shares", [("0", "0.1"), ("1.2", "0.1"), ("nan", "0.1"), ("0.5", "-0.1"), ("0.5", "0.6")])
+def test_shares_of_crops_that_are_none_are_refused_before_anything_is_written(
+    bars: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shares: tuple[str, str],
 ):
     out = tmp_path / "run"
-    command = ["train", "--real", str(bars), "--pool", str(bars), "--out", str(out), "--minutes", "1"]
-    monkeypatch.setattr("sys.argv", [*command, "--real-share", share])
+    folders = ["--real", str(bars), "--pool", str(bars), "--labelled", str(bars), "--out", str(out)]
+    numbers = ["--minutes", "1", "--real-share", shares[0], "--labelled-share", shares[1]]
+    monkeypatch.setattr("sys.argv", ["train", *folders, *numbers])
     with pytest.raises(SystemExit, match="2"):
         train.main()
     assert "--real-share" in capsys.readouterr().err

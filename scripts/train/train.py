@@ -118,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--real", type=Path, required=True, help="folder with sroie/, tapuscorpus/, ndl_docl/")
     parser.add_argument("--pool", type=Path, required=True, help="pages of scripts.train.pages; may grow meanwhile")
     parser.add_argument("--real-share", type=float, default=0.31, help="of all crops (default: %(default)s)")
+    parser.add_argument("--labelled", type=Path, help="real pictures of scripts.train.labelled (default: none)")
+    parser.add_argument("--labelled-share", type=float, default=0.1, help="of all crops (default: %(default)s)")
     parser.add_argument("--pool-validation", type=Path, help="synthetic pages for validation only, another seed")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, made if missing")
     parser.add_argument("--start", type=Path, help="old checkpoint or model file to start from; default: random")
@@ -144,8 +146,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(arguments: argparse.Namespace) -> Run:
-    if not 0 < arguments.real_share <= 1:
-        raise UsageError("not above 0 and at most 1", where="--real-share")
+    labelled_share = arguments.labelled_share if arguments.labelled else 0.0
+    pool_share = 1 - arguments.real_share - labelled_share
+    if not (arguments.real_share > 0 and min(labelled_share, pool_share) >= 0):
+        raise UsageError("no shares of a whole, the first above 0", where="--real-share, --labelled-share")
     keep_freed_memory()  # a third of the time went into fresh pages without it
     torch.backends.cudnn.benchmark = True  # batches are of few shapes
     out: Path = arguments.out
@@ -177,7 +181,9 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     if arguments.pool_validation:
         validation["synthetic"] = list_pages(arguments.pool_validation)
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
-    sources.append(Source(arguments.pool, 1 - arguments.real_share, growing=True))
+    sources.append(Source(arguments.pool, pool_share, growing=True))
+    if arguments.labelled:
+        sources.append(Source(arguments.labelled, labelled_share, growing=True))
     crop = CropSettings(side=arguments.side, borders=not arguments.no_threshold_head)
     reader = CropReader(sources, crop, trainer.rng, arguments.other_side)
     batches = open_stream(reader, arguments.batch, arguments.workers, pinned=device.type == "cuda")
