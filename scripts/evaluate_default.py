@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 SETS = ("sroie", "tapuscorpus", "ndl_docl", "funsd", "docbank", "scene_clean")
-# PP-OCRv4 mobile as RapidOCR 1.4.4 ships it, its own defaults, by the same score.py: the measure that suits the truth.
+# What detect_with_rapidocr.py finds, by the same score.py: the measure that suits the truth.
 PEER = {
     "sroie": ("iou_f", 0.939),
     "tapuscorpus": ("iou_f", 0.888),

@@ -597,6 +597,16 @@ def test_shares_of_crops_that_are_none_are_refused_before_anything_is_written(
     assert not out.exists()
 
 
+def test_a_folder_of_labelled_pictures_that_holds_none_is_refused(
+    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folders = ["--real", str(bars), "--pool", str(bars), "--labelled", str(tmp_path), "--out", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["train", *folders, "--minutes", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        train.main()
+    assert f"{tmp_path}: no pages" in capsys.readouterr().err
+
+
 def test_thresholds_are_tried_on_every_set_and_the_best_are_printed_last(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

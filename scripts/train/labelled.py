@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dbcpu.errors import UsageError
 from scripts.train.command import errors_told
@@ -38,7 +38,7 @@ def read_picture(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             picture = Image.alpha_composite(Image.new("RGBA", image.size, GROUND), image.convert("RGBA"))
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise UsageError(f"cannot read the picture: {error}", where=path) from None
     if abs(picture.width * size[1] - picture.height * size[0]) > 2 * max(picture.size):
         raise UsageError(f"of {picture.width}x{picture.height}, the labels are for {size[0]}x{size[1]}", where=path)

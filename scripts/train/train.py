@@ -183,6 +183,8 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
     sources.append(Source(arguments.pool, pool_share, growing=True))
     if arguments.labelled:
+        if not list_pages(arguments.labelled):
+            raise UsageError("no pages: expected images/ and gts/gt_*.txt", where=arguments.labelled)
         sources.append(Source(arguments.labelled, labelled_share, growing=True))
     crop = CropSettings(side=arguments.side, borders=not arguments.no_threshold_head)
     reader = CropReader(sources, crop, trainer.rng, arguments.other_side)
