@@ -242,11 +242,14 @@ def test_pages_held_back_for_validation_are_never_trained_on(tmp_path: Path):
     source.refresh()
     assert source.pages == kept
     assert source.held_back() == held_back
+    source = Source(tmp_path, 1.0, whole=True)
+    source.refresh()
+    assert (source.pages, source.held_back()) == (pages, [])
 
 
 def test_a_growing_source_is_used_once_it_has_pages(tmp_path: Path):
     write_pages(tmp_path / "real", 2)
-    sources = [Source(tmp_path / "real", 1.0), Source(tmp_path / "pool", 9.0, growing=True)]
+    sources = [Source(tmp_path / "real", 1.0), Source(tmp_path / "pool", 9.0, whole=True, growing=True)]
     reader = CropReader(sources, CropSettings(side=64, short_side=160), np.random.default_rng(0))
     crops, kernel, *_ = reader.draw_batch(3)
     assert crops.shape == (3, 64, 64, 3)
@@ -598,9 +601,12 @@ def test_shares_of_crops_that_are_none_are_refused_before_anything_is_written(
 
 
 def test_a_folder_of_labelled_pictures_that_holds_none_is_refused(
-    bars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    folders = ["--real", str(bars), "--pool", str(bars), "--labelled", str(tmp_path), "--out", str(tmp_path / "run")]
+    for name in ("sroie", "tapuscorpus", "ndl_docl"):
+        write_pages(tmp_path / "real" / name, 1)
+    pool, out = str(tmp_path / "pool"), str(tmp_path / "run")
+    folders = ["--real", str(tmp_path / "real"), "--pool", pool, "--labelled", str(tmp_path), "--out", out]
     monkeypatch.setattr("sys.argv", ["train", *folders, "--minutes", "1"])
     with pytest.raises(SystemExit, match="2"):
         train.main()

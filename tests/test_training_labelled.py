@@ -1,4 +1,4 @@
-"""Real pictures with the lines that a person saw in them."""
+"""Real pictures with the lines that are to be seen in them."""
 
 from __future__ import annotations
 

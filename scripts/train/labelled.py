@@ -4,14 +4,13 @@
 
 PACKAGES holds a folder for each package, unpacked. LABELLED receives `train/` and `held_back/`, each with `images/` and
 `gts/`. A line of `labelled.jsonl` is a picture: its path, the size its polygons are for, to which it is reduced, the
-lines that a person sees in it, what is left out of the loss, and whether it is held back. Many have no line at all.
+lines to be seen in it, what is left out of the loss, and whether it is held back. Many have no line at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,11 @@ def read_picture(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 def read_label(row: dict[str, Any]) -> list[Line]:
     """Return the lines of a picture, those to leave out last."""
-    outlines: Sequence[tuple[str, str]] = (("lines", ""), ("ignored", IGNORED))
-    return [Line(np.array(polygon, np.float32).reshape(-1, 2), text) for key, text in outlines for polygon in row[key]]
+    return [
+        Line(np.array(polygon, np.float32).reshape(-1, 2), text)
+        for key, text in (("lines", ""), ("ignored", IGNORED))
+        for polygon in row[key]
+    ]
 
 
 @errors_told()
@@ -65,8 +67,6 @@ def write_pages(arguments: argparse.Namespace) -> None:
     for number, text in enumerate(arguments.labels.read_text(encoding="utf-8").splitlines()):
         row = json.loads(text)
         folder = arguments.out / ("held_back" if row["held_back"] else "train")
-        for part in ("images", "gts"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
         picture = read_picture(arguments.packages / row["picture"], tuple(row["size"]))
         write_page(folder, f"{number:04}_{Path(row['picture']).stem}", picture, read_label(row), QUALITY)
 

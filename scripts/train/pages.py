@@ -159,6 +159,8 @@ def clip_lines(lines: list[Line], width: int, height: int) -> list[Line]:
 
 def write_page(folder: Path, name: str, picture: npt.NDArray[np.uint8], lines: list[Line], quality: int) -> None:
     """Write `images/NAME.jpg` and `gts/gt_NAME.txt`, the truth last: a page counts once it has one."""
+    for part in ("images", "gts"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
     partial = folder / "images" / f"{name}.partial.jpg"
     cv2.imwrite(str(partial), picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     partial.replace(folder / "images" / f"{name}.jpg")
@@ -186,8 +188,6 @@ def fill_pool(arguments: argparse.Namespace) -> None:
     maker = PageMaker(
         arguments.layouts, arguments.documents, arguments.photographs, words=arguments.words, fonts=arguments.fonts
     )
-    for folder in ("images", "gts"):
-        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
     for number in range(arguments.count):
         name = f"{arguments.seed}_{number:05}"
         if (arguments.out / "gts" / f"gt_{name}.txt").exists():

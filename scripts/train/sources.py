@@ -37,23 +37,24 @@ class Source:
     Attributes:
         folder: where it is.
         share: of the crops, relative to the other sources'.
-        growing: whether pages may be added while training runs (`refresh` looks for them) and none is held back;
-            without pages yet, the other sources take its share.
+        whole: whether all pages are trained on, none being held back.
+        growing: whether it may have no pages yet: until it has, the other sources take its share.
     """
 
     folder: Path
     share: float
+    whole: bool = False
     growing: bool = False
     pages: list[PageFile] = field(default_factory=list)
 
     def refresh(self) -> None:
         """Read the list of pages again."""
         pages = list_pages(self.folder)
-        self.pages = pages if self.growing else split_pages(pages)[0]
+        self.pages = pages if self.whole else split_pages(pages)[0]
 
     def held_back(self) -> list[PageFile]:
         """Return the pages that validation may use."""
-        return [] if self.growing else split_pages(list_pages(self.folder))[1]
+        return [] if self.whole else split_pages(list_pages(self.folder))[1]
 
 
 class CropReader:

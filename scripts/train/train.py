@@ -181,11 +181,9 @@ def _prepare(arguments: argparse.Namespace) -> Run:
     if arguments.pool_validation:
         validation["synthetic"] = list_pages(arguments.pool_validation)
     validation = {name: pages[: arguments.validation_pages] for name, pages in validation.items()}
-    sources.append(Source(arguments.pool, pool_share, growing=True))
+    sources.append(Source(arguments.pool, pool_share, whole=True, growing=True))
     if arguments.labelled:
-        if not list_pages(arguments.labelled):
-            raise UsageError("no pages: expected images/ and gts/gt_*.txt", where=arguments.labelled)
-        sources.append(Source(arguments.labelled, labelled_share, growing=True))
+        sources.append(Source(arguments.labelled, labelled_share, whole=True))
     crop = CropSettings(side=arguments.side, borders=not arguments.no_threshold_head)
     reader = CropReader(sources, crop, trainer.rng, arguments.other_side)
     batches = open_stream(reader, arguments.batch, arguments.workers, pinned=device.type == "cuda")
