@@ -23,9 +23,9 @@ from dbcpu.errors import UsageError
 from dbcpu.evaluate import Tally, score_page
 from dbcpu.geometry import Size
 from dbcpu.result import TextInstance
-from scripts.train import fonts, ship, thresholds, train, validate, wear
+from scripts.train import fonts, ship, signs, texts, thresholds, train, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
-from scripts.train.crops import CropSettings, cut_crop
+from scripts.train.crops import CropSettings, cut_crop, retake
 from scripts.train.curve import draw_curve
 from scripts.train.losses import balanced_cross_entropy, detection_losses, dice_loss
 from scripts.train.sheet import Sheet
@@ -215,6 +215,17 @@ def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int, steep: 
     assert (crop[targets.kernel > 0] < 128).all()
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+def test_half_of_the_crops_are_taken_again_and_still_show_what_they_did(seed: int):
+    rng = np.random.default_rng(seed)
+    crop = np.full((96, 64, 3), 225, np.uint8)
+    crop[30:60, 10:50] = 30
+    taken = [retake(crop, rng) for _ in range(24)]
+    assert all(picture.shape == crop.shape and picture.dtype == np.uint8 for picture in taken)
+    assert 2 <= sum(np.array_equal(picture, crop) for picture in taken) <= 23
+    assert all(picture[38:52, 18:42].mean() + 40 < picture[:20].mean() for picture in taken)
+
+
 def write_pages(folder: Path, count: int, text: str = "") -> list[PageFile]:
     """Write pages of black bars, each a line, or of a text in their place."""
     for name in ("images", "gts"):
@@ -384,6 +395,32 @@ def test_a_line_written_up_the_margin_is_outlined_where_its_ink_is(
     assert ink.any()
     assert not (ink & ~outline).any()
     assert len(text) == 1 or np.ptp(line.polygon[:, 1]) > np.ptp(line.polygon[:, 0])
+
+
+@given(size=st.integers(12, 90), rows=st.lists(st.sampled_from(["AT", "page", "12", "x"]), min_size=1, max_size=3))
+def test_ink_lies_between_the_top_and_foot_that_are_told_of_it(serif: fonts.Face, size: int, rows: list[str]):
+    top, foot = Sheet.ink_span(rows, serif, size)
+    inked = np.zeros(200, bool)
+    for row in rows:
+        sheet = Sheet(400, 200)
+        sheet.write(10, 20, row, serif, size)
+        inked |= sheet.pixels().min(axis=(1, 2)) < 200
+    (below,) = np.nonzero(inked)
+    assert 20 + top - 1 <= below[0] <= 20 + top + 2
+    assert 20 + foot - 3 <= below[-1] <= 20 + foot
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_stacked_lines_keep_their_ink_apart(serif: fonts.Face, seed: int):
+    sheet = signs._stack(np.random.default_rng(seed), ["LEFT", "gap", "MINE"], serif, 50, 10.0)
+    assert len(sheet.lines) == 3
+    rows = np.flatnonzero(sheet.pixels().min(axis=(1, 2)) < 200)
+    assert rows[-1] < sheet.height - 1
+    assert len(np.flatnonzero(np.diff(rows) > 1)) == 2
+
+
+def test_single_characters_are_neither_bars_nor_rings():
+    assert not set(texts.CHARACTERS) & set("IlioO10|-")
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbcpu.geometry import Size
-from scripts.train import boards, fonts, planes, signs
+from scripts.train import boards, fonts, planes, scenes, signs
 from scripts.train.truth import Line, move_lines, rectangle
 
 
@@ -103,6 +103,13 @@ def test_nearly_all_symbols_are_in_their_font():
     except OSError:
         pytest.skip("needs Debian's fonts-font-awesome")
     assert np.mean(drawn) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_crosses_a_scene_leaves_most_of_it_to_be_seen(seed: int):
+    scene = np.full((600, 900, 3), -1, np.float32)
+    scenes.cross(np.random.default_rng(seed), scene)
+    assert 0 < (scene[..., 0] != -1).mean() < 0.4
 
 
 def test_planes_that_found_no_place_are_tried_smaller():

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dbcpu.geometry import Size
 from scripts.train.targets import Targets, draw_targets
 from scripts.train.truth import Line
+from scripts.train.wear import clouds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ def cut_crop(
         centre = (polygon * mix[:, None]).sum(axis=0) / mix.sum()
         centre = centre + rng.uniform(-0.4, 0.4, 2) * settings.side / scale
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    turn[0] *= rng.uniform(0.85, 1.18)  # condensed and expanded type
+    wide = rng.uniform(0.85, 1.18) if rng.random() < 0.7 else np.exp(rng.uniform(-0.5, 0.5))
+    turn[0] *= wide  # condensed and expanded type
     shift = settings.side / 2 - turn @ centre
     matrix = np.hstack([turn, shift[:, None]])
     edge = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
@@ -76,6 +78,41 @@ def cut_crop(
 def _touches(polygon: npt.NDArray[np.float32], side: int) -> bool:
     margin = 16  # a border band reaches this far at most where it matters
     return bool((polygon.max(axis=0) > -margin).all() and (polygon.min(axis=0) < side + margin).all())
+
+
+def retake(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return the crop, one of two times as a lesser camera would have taken it.
+
+    Drawn letters are even and crisp. Those of photographs are blotchy, coarse, sharpened, smeared, with colours that
+    run and the marks of compression: any of those here.
+    """
+    if rng.random() < 0.5:
+        return crop
+    height, width = crop.shape[:2]
+    picture = crop.astype(np.float32)
+    if rng.random() < 0.5:  # uneven paint and light
+        for cell in (3, 8, 24, 80):
+            tint = clouds(rng, height, width, cell)[..., None] * np.exp(rng.normal(0, 0.4, 3))
+            picture *= 1 + (rng.uniform(0, 0.12) * tint).astype(np.float32)
+    if rng.random() < 0.4:
+        factor = rng.uniform(1.1, 1.7)
+        small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+        enlarge = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)]
+        picture = cv2.resize(small, (width, height), interpolation=enlarge).astype(np.float32)
+    if rng.random() < 0.4:
+        blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.7, 3)).astype(np.float32)
+        picture = picture + (picture - blurred) * np.float32(rng.uniform(0.3, 2))
+    taken = np.clip(picture, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        taken = cv2.medianBlur(taken, 3).astype(np.uint8)
+    if rng.random() < 0.3:
+        parts = cv2.cvtColor(taken, cv2.COLOR_BGR2YCrCb)
+        parts[..., 1:] = cv2.GaussianBlur(parts[..., 1:], (0, 0), rng.uniform(1, 5))
+        taken = cv2.cvtColor(parts, cv2.COLOR_YCrCb2BGR).astype(np.uint8)
+    if rng.random() < 0.5:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 75))]
+        taken = cv2.imdecode(cv2.imencode(".jpg", taken, quality)[1], cv2.IMREAD_COLOR).astype(np.uint8)
+    return taken
 
 
 def recolour(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

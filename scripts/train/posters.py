@@ -123,6 +123,9 @@ def _write_block(rng: np.random.Generator, sheet: Sheet, design: Design, top: fl
     small = size < 0.7 * design.size
     face, rows = design.rows(rng, int(rng.integers(1, 7)) if small else int(rng.choice([1, 1, 2, 3])), size)
     leading = size * rng.uniform(1.15, 1.6)
+    if rng.random() < 0.3:  # lines that nearly touch
+        above, below = Sheet.ink_span(rows, face, size)
+        leading = below - above + size * rng.uniform(0.03, 0.25)
     rows = rows[: max(int((sheet.height - top) / leading), 0)]
     end = top + leading * len(rows)
     if not any(row.strip() for row in rows):

@@ -104,6 +104,18 @@ def clutter(rng: np.random.Generator, scene: Picture, count: int, saturation: fl
         SHAPES[rng.integers(len(SHAPES))](rng, scene, corner, size, _colour(rng, saturation))
 
 
+def cross(rng: np.random.Generator, scene: Picture) -> None:
+    """Draw poles, wires, straps or twigs in front of all that is in a scene; what they cross can still be read."""
+    height, width = scene.shape[:2]
+    for _ in range(rng.integers(1, 7)):
+        middle, angle = rng.random(2) * (width, height), rng.uniform(0, np.pi)
+        along = np.array([np.cos(angle), np.sin(angle)]) * (width + height) * rng.uniform(0.05, 1)
+        bend = rng.normal(0, 0.05, 2) * (width, height) * rng.integers(2)
+        path = np.stack([middle - along, middle + bend, middle + along]).astype(np.int32)
+        thickness = max(int(np.exp(rng.uniform(0.7, 3.4))), 1)
+        cv2.polylines(scene, [path], False, _colour(rng, rng.random()).tolist(), thickness, cv2.LINE_AA)
+
+
 def _colour(rng: np.random.Generator, saturation: float) -> Colour:
     drawn = rng.uniform(0, 255, 3)
     return np.asarray(drawn.mean() + (drawn - drawn.mean()) * saturation, np.float32)

@@ -43,6 +43,12 @@ class Sheet:
         """Return the advance of `text`, with `spacing` pixels more between characters."""
         return float(open_font(face, size).getlength(text)) + spacing * max(len(text) - 1, 0)
 
+    @staticmethod
+    def ink_span(rows: Sequence[str], face: Face, size: int) -> tuple[float, float]:
+        """Return how far below the top of a line of `write` the ink of any of the rows begins and ends, in pixels."""
+        boxes = [open_font(face, size).getbbox(row) for row in rows]
+        return float(min(box[1] for box in boxes)), float(max(box[3] for box in boxes))
+
     def write(
         self,
         x: float,

@@ -13,7 +13,7 @@ from dbcpu.geometry import Size
 from scripts.train.boards import put_up
 from scripts.train.fonts import Face, FontShelf, has_glyph, open_font
 from scripts.train.planes import Pose, find_place, see_outline
-from scripts.train.scenes import Colour, cut_photograph, make_advert, make_background, ramp
+from scripts.train.scenes import Colour, cross, cut_photograph, make_advert, make_background, ramp
 from scripts.train.sheet import BLACK, Sheet
 from scripts.train.snapshots import take
 from scripts.train.targets import line_height
@@ -81,6 +81,8 @@ def sign_page(
         scene, written = put_up(rng, scene, taken, board, rng.uniform(0.5, 0.95), pose)
         lines += written
     lines += _put_up(rng, scene, taken, _signs(rng, texts, shelf), pose)
+    if rng.random() < 0.2:
+        cross(rng, scene)
     return take(rng, scene, lines, flawed=0.15)
 
 
@@ -141,13 +143,16 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: in
     han, capitals = family.startswith("cjk"), rng.random() < 0.35
     down = han and rng.random() < 0.3
     brief = bool(headline) or (size > 100 and rng.random() < 0.6)  # few enough that they stay large
+    alone = rng.random() < 0.1  # a single character
     today = han and not down and not brief and has_glyph(face, "们") and rng.random() < 0.7
 
     pad = size * rng.uniform(0.15, 0.6)
-    if not down and rng.random() < (0.3 if brief else 0.05):
+    if not (down or alone) and rng.random() < (0.3 if brief else 0.05):
         return _offer(rng, texts, face, size, pad), size
 
     def text() -> str:
+        if alone:
+            return texts.han(rng, 1, face, 0.2) if han else texts.character(rng, face)
         if today:
             return texts.slogan(rng, face)
         if han:
@@ -155,18 +160,25 @@ def _sign(rng: np.random.Generator, texts: Texts, shelf: FontShelf, headline: in
         drawn = texts.number(rng) if rng.random() < 0.2 else texts.phrase(rng, 1, 1 if brief else 3)
         return texts.drawable(drawn.upper() if capitals else drawn, face)
 
-    rows = [text() for _ in range(1 if headline else rng.choice([1, 1, 1, 2, 3, 4, 6]))]
+    rows = [text() for _ in range(1 if headline or alone else rng.choice([1, 1, 1, 2, 3, 4, 6]))]
     if down:
         return _columns(rows, face, size, pad), size
+    return _lay_out(rng, rows, face, shelf, size, pad), size
+
+
+def _lay_out(
+    rng: np.random.Generator, rows: Sequence[str], face: Face, shelf: FontShelf, size: int, pad: float
+) -> Sheet:
+    """Write the rows below each other, at times beside a symbol, or side by side, or a single one bent."""
     if len(rows) > 1 and rng.random() < 0.25:
-        return _labels(rng, rows, face, size, pad), size
+        return _labels(rng, rows, face, size, pad)
     if len(rows) == 1 and len(rows[0].strip()) > 1 and rng.random() < 0.15:
-        return _bent(rng, rows[0].strip(), face, size, pad), size
+        return _bent(rng, rows[0].strip(), face, size, pad)
     symbol = rng.random() < 0.12
     sheet = _stack(rng, rows, face, size, pad, left=1.5 * size if symbol else 0.0)
     if symbol:
         _draw_symbol(rng, sheet, shelf, size, pad + 0.6 * size, pad + 0.6 * size)
-    return sheet, size
+    return sheet
 
 
 def _draw_symbol(rng: np.random.Generator, sheet: Sheet, shelf: FontShelf, size: int, x: float, y: float) -> None:
@@ -226,19 +238,29 @@ def _labels(rng: np.random.Generator, rows: Sequence[str], face: Face, size: int
 def _stack(
     rng: np.random.Generator, rows: Sequence[str], face: Face, size: int, pad: float, left: float = 0.0
 ) -> Sheet:
-    """Write the rows below each other, at times with a headline, at times spaced out; `left` pixels stay free there."""
+    """Write the rows below each other, at times with a headline, at times spaced out, at times nearly touching.
+
+    `left` pixels stay free there.
+    """
     sizes = [size] * len(rows)
     if len(rows) > 1 and rng.random() < 0.5:
         sizes[0] = int(size * rng.uniform(1.4, 3))
-    spacing = rng.uniform(0.1, 0.6) if rng.random() < 0.15 else 0.0
+    spacing = rng.uniform(0.1, 0.9) if rng.random() < 0.15 else 0.0
     widths = [Sheet.text_width(row, face, big, big * spacing) for row, big in zip(rows, sizes, strict=True)]
-    tight = all(row.upper() == row and row.isascii() for row in rows)  # nothing hangs below the line
-    leading, aligned = rng.uniform(0.85 if tight else 1.1, 1.5), rng.choice([0.0, 0.0, 0.5, 1.0])
-    sheet = Sheet(int(left + max(widths) + 2 * pad), int(sum(sizes) * leading + 0.3 * sizes[-1] + 2 * pad))
+    aligned = rng.choice([0.0, 0.0, 0.5, 1.0])
+    if rng.random() < 0.4:  # the gap is between the ink of one line and that of the next
+        gap = size * rng.uniform(0.03, 0.25)
+        spans = [Sheet.ink_span(rows, face, big) for big in sizes]
+        pitches = [bottom + gap - below for (_, bottom), (below, _) in zip(spans, [*spans[1:], spans[-1]], strict=True)]
+    else:
+        tight = all(row.upper() == row and row.isascii() for row in rows)  # nothing hangs below the line
+        leading = rng.uniform(0.85 if tight else 1.1, 1.5)
+        pitches = [big * leading for big in sizes]
+    sheet = Sheet(int(left + max(widths) + 2 * pad), int(sum(pitches) + 0.3 * sizes[-1] + 2 * pad))
     y = pad
-    for row, big, wide in zip(rows, sizes, widths, strict=True):
+    for row, big, wide, pitch in zip(rows, sizes, widths, pitches, strict=True):
         sheet.write(left + pad + (max(widths) - wide) * aligned, y, row, face, big, spacing=big * spacing)
-        y += big * leading
+        y += pitch
     return sheet
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.errors import UsageError
-from scripts.train.crops import CropSettings, cut_crop, recolour
+from scripts.train.crops import CropSettings, cut_crop, recolour, retake
 from scripts.train.truth import Line, PageFile, list_pages, read_page
 
 HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for validation
@@ -115,7 +115,7 @@ class CropReader:
         crops, targets = [], []
         for number in range(count):
             crop, target = cut_crop(*read[number % page_count], settings, self.rng)
-            crops.append(recolour(crop, self.rng))
+            crops.append(recolour(retake(crop, self.rng), self.rng))
             targets.append(target)
         maps = [np.stack(drawn) for drawn in zip(*targets, strict=True) if drawn[0] is not None]
         return np.stack(crops), *maps

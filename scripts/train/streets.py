@@ -9,7 +9,7 @@ import numpy as np
 
 from dbcpu.geometry import Size
 from scripts.train.boards import put_up
-from scripts.train.scenes import cut_view, make_background
+from scripts.train.scenes import cross, cut_view, make_background
 from scripts.train.snapshots import take
 from scripts.train.truth import Line, Page
 
@@ -30,4 +30,6 @@ def street_page(rng: np.random.Generator, posters: Sequence[Page], photographs: 
     for poster in posters:
         scene, written = put_up(rng, scene, taken, poster, rng.uniform(0.25, 0.9), "wall")
         lines += written
+    if rng.random() < 0.25:
+        cross(rng, scene)
     return take(rng, scene * np.float32(rng.uniform(0.75, 1.05)), lines, flawed=0.25, soft=0.5)

@@ -16,6 +16,7 @@ KATAKANA = "".join(map(chr, range(0x30A2, 0x30F4)))
 COMMON_HAN = bytes(b for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for b in (row, cell)).decode(
     "gb2312", "ignore"
 )
+CHARACTERS = "ABCDEFGHJKLMNPQRSTUVWXYZABDEFGHKMNPRSTWabdefghkmnqrty2345678923456789&"  # most often capitals and figures
 UNITS = "元 折 号 寸 克 米 个 件 年 % cm mm kg ml W V".split()  # noqa: SIM905
 FORM_LABELS = """
 Name Date Address Phone Fax Subject Total Amount Signature Reference Account Quantity Price Description Remarks From To
@@ -91,6 +92,10 @@ class Texts:
         return ("X", "x", letter, letter.lower(), figure, figure, f"{figure}.", f"({letter.lower()})", f"({figure})")[
             n(9)
         ]
+
+    def character(self, rng: np.random.Generator, face: Face) -> str:
+        """Return a letter or figure that `face` has and that is no mere bar or ring: an initial, a floor, a size."""
+        return self.drawable(str(rng.choice(list(CHARACTERS))), face) or "A"
 
     def amount(self, rng: np.random.Generator) -> str:
         """Return an amount of money."""
