@@ -111,7 +111,7 @@ def retake(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray
         taken = cv2.cvtColor(parts, cv2.COLOR_YCrCb2BGR).astype(np.uint8)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 75))]
-        taken = cv2.imdecode(cv2.imencode(".jpg", taken, quality)[1], cv2.IMREAD_COLOR).astype(np.uint8)
+        taken = np.asarray(cv2.imdecode(cv2.imencode(".jpg", taken, quality)[1], cv2.IMREAD_COLOR), np.uint8)
     return taken
 
 
