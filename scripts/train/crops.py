@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dbcpu.geometry import Size
+from scripts.train.snapshots import coarsen
 from scripts.train.targets import Targets, draw_targets
 from scripts.train.truth import Line
 from scripts.train.wear import clouds
@@ -95,10 +96,7 @@ def retake(crop: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray
             tint = clouds(rng, height, width, cell)[..., None] * np.exp(rng.normal(0, 0.4, 3))
             picture *= 1 + (rng.uniform(0, 0.12) * tint).astype(np.float32)
     if rng.random() < 0.4:
-        factor = rng.uniform(1.1, 1.7)
-        small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-        enlarge = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)]
-        picture = cv2.resize(small, (width, height), interpolation=enlarge).astype(np.float32)
+        picture = coarsen(picture, rng.uniform(1.1, 1.7), (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)])
     if rng.random() < 0.4:
         blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.7, 3)).astype(np.float32)
         picture = picture + (picture - blurred) * np.float32(rng.uniform(0.3, 2))

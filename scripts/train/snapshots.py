@@ -41,11 +41,11 @@ def take(rng: np.random.Generator, scene: Picture, lines: Sequence[Line], flawed
     return page
 
 
-def coarsen(scene: Picture, factor: float) -> Picture:
-    """Return the scene as a lesser camera sees it, or a picture that was enlarged by a factor."""
+def coarsen(scene: Picture, factor: float, enlarge: int = cv2.INTER_CUBIC) -> Picture:
+    """Return the scene as a lesser camera sees it, or a picture enlarged by a factor, as OpenCV's `enlarge` does."""
     height, width = scene.shape[:2]
     small = cv2.resize(scene, (int(width / factor), int(height / factor)), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=enlarge), np.float32)
 
 
 def shake(rng: np.random.Generator, scene: Picture, reach: int) -> Picture:
