@@ -269,7 +269,7 @@ def load_detector(
             weights.
         family: name of the code base that wrote an old checkpoint, such as "original"; None recognises it.
         attention: False leaves out the adaptive scale fusion of DB++, as EasyOCR does with the same files.
-        precision: "fp32", "bf16", or "auto", which is bf16 only where the CPU has instructions for it.
+        precision: "fp32", "bf16", or "auto", which is bf16 only where it is faster (x86 with AMX, Arm with bf16).
         compile: run the network through `torch.compile`, which needs a C++ compiler and pays in long runs.
         threads: of torch and OpenCV, for the whole process; None leaves them alone.
         tile: how many times larger than the network's ordinary input pages are read, in overlapping tiles; "off" is

@@ -13,7 +13,7 @@ from torch import nn
 from dbcpu.config import ModelConfig
 from dbcpu.engine.compiling import compile_network
 from dbcpu.engine.offsets import drop_unread_planes
-from dbcpu.engine.precision import choose_dtype, has_bf16_instructions
+from dbcpu.engine.precision import choose_dtype, gains_by_bf16
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import available_cpus
 from dbcpu.engine.upsampled import UpsampledConv3x3
@@ -108,7 +108,7 @@ def test_bf16_keeps_the_coordinates_of_deformable_convolutions_in_float32():
 def test_precision_is_chosen_by_name_and_auto_by_the_processor():
     assert choose_dtype("fp32") == torch.float32
     assert choose_dtype("bf16") == torch.bfloat16
-    assert choose_dtype("auto") == (torch.bfloat16 if has_bf16_instructions() else torch.float32)
+    assert choose_dtype("auto") == (torch.bfloat16 if gains_by_bf16() else torch.float32)
     with pytest.raises(UsageError, match="fp16"):
         choose_dtype("fp16")  # type: ignore[arg-type]
 
