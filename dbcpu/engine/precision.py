@@ -38,5 +38,13 @@ def gains_by_bf16() -> bool:
 
     Those of AVX-512 are not enough: with them alone the network takes 1.7 to 1.9 times as long as in float32.
     """
-    checks = ("_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return _supports("_is_amx_tile_supported", "_is_arm_bf16_supported")
+
+
+def has_bf16_instructions() -> bool:
+    """Whether the CPU multiplies bfloat16 by itself, fast or not; elsewhere it is emulated."""
+    return gains_by_bf16() or _supports("_is_avx512_bf16_supported")
+
+
+def _supports(*checks: str) -> bool:
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dbcpu.checkpoint.load import read_weights
 from dbcpu.config import ORIGINAL_MEAN, ModelConfig
-from dbcpu.engine.precision import gains_by_bf16
+from dbcpu.engine.precision import gains_by_bf16, has_bf16_instructions
 from dbcpu.errors import UsageError
 from dbcpu.model.network import build_model
 from scripts.train.checkpoint import Average
@@ -66,7 +66,7 @@ class Trainer:
         # Elsewhere a step takes up to twelve times as long in bfloat16.
         self.bfloat16 = device.type != "cpu" or gains_by_bf16()
         # A fifth faster on CPUs that are as new as bfloat16, in float32 too, and a fifth slower on older ones.
-        recent = self.bfloat16 or torch.cpu._is_avx512_bf16_supported()
+        recent = device.type != "cpu" or has_bf16_instructions()
         self._layout = torch.channels_last if recent else torch.contiguous_format
         self.model = build_model(config).to(device)
         self.model.to(memory_format=self._layout)  # type: ignore[call-overload]
