@@ -13,7 +13,7 @@ from torch import nn
 from dbcpu.config import ModelConfig
 from dbcpu.engine.compiling import compile_network
 from dbcpu.engine.offsets import drop_unread_planes
-from dbcpu.engine.precision import choose_dtype, gains_by_bf16
+from dbcpu.engine.precision import choose_dtype
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import available_cpus
 from dbcpu.engine.upsampled import UpsampledConv3x3
@@ -105,10 +105,26 @@ def test_bf16_keeps_the_coordinates_of_deformable_convolutions_in_float32():
     assert difference.abs().max() < 0.05
 
 
-def test_precision_is_chosen_by_name_and_auto_by_the_processor():
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"cpu_name": "Intel Xeon Platinum 8488C", "avx512_bf16": True, "amx_tile": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon Platinum 8488C", "avx512_bf16": True, "amx_tile": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC 9654", "avx512_bf16": True, "amx_tile": False}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC 7763", "avx512_bf16": False, "amx_tile": False}, torch.float32),
+        ({"neon": True, "bf16": True}, torch.float32),
+    ],
+)
+def test_auto_is_bf16_on_processors_that_are_known_to_gain_by_it(
+    capabilities: dict[str, object], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_dtype("auto") == expected
+
+
+def test_precision_is_chosen_by_name():
     assert choose_dtype("fp32") == torch.float32
     assert choose_dtype("bf16") == torch.bfloat16
-    assert choose_dtype("auto") == (torch.bfloat16 if gains_by_bf16() else torch.float32)
     with pytest.raises(UsageError, match="fp16"):
         choose_dtype("fp16")  # type: ignore[arg-type]
 

@@ -86,7 +86,7 @@ precision_option = click.option(
     type=click.Choice(["fp32", "bf16", "auto"]),
     default="fp32",
     show_default=True,
-    help="Of the network; auto is bf16 only where it is faster: AMX, Arm.",
+    help="Of the network; auto is bf16 only where it is known to be faster: AMX, AMD since Zen 4.",
 )
 
 checkpoint_options = _together(
