@@ -13,7 +13,7 @@ from torch import nn
 from dbcpu.config import ModelConfig
 from dbcpu.engine.compiling import compile_network
 from dbcpu.engine.offsets import drop_unread_planes
-from dbcpu.engine.precision import choose_dtype
+from dbcpu.engine.precision import choose_dtype, gains_by_bf16
 from dbcpu.engine.prepare import prepare
 from dbcpu.engine.threads import available_cpus
 from dbcpu.engine.upsampled import UpsampledConv3x3
@@ -122,9 +122,10 @@ def test_auto_is_bf16_on_processors_that_are_known_to_gain_by_it(
     assert choose_dtype("auto") == expected
 
 
-def test_precision_is_chosen_by_name():
+def test_precision_is_chosen_by_name_and_auto_by_the_processor():
     assert choose_dtype("fp32") == torch.float32
     assert choose_dtype("bf16") == torch.bfloat16
+    assert choose_dtype("auto") == (torch.bfloat16 if gains_by_bf16() else torch.float32)
     with pytest.raises(UsageError, match="fp16"):
         choose_dtype("fp16")  # type: ignore[arg-type]
 
