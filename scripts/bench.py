@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.contenders import CONTENDERS, OURS, Job
+from scripts.measure import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,12 +118,9 @@ def main() -> None:
 def document(pairs: list[Pair], threads: int, clock: Clock) -> dict[str, Any]:
     import torch
 
-    machine = {"cpu": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": threads}
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        machine["cpu"] = next((r.split(": ")[1] for r in cpu_info.read_text().splitlines() if "model name" in r), "")
+    machine = {"cpu": processor(), "cpus": os.cpu_count(), "threads": threads, "torch": torch.__version__}
     return {
-        "machine": machine | {"torch": torch.__version__},
+        "machine": machine,
         "clock": clock.__name__,
         "pairs": [asdict(pair) for pair in pairs],
     }

@@ -70,8 +70,10 @@ def cores() -> int:
 
 
 def processor() -> str:
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return names[0] if names else platform.machine()
+    """Return the processor's name where the system tells it, else its architecture."""
+    told = Path("/proc/cpuinfo")  # Linux has it, on Arm without a name
+    names = re.findall(r"model name\s*: (.*)", told.read_text(encoding="utf-8")) if told.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
