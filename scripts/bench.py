@@ -118,9 +118,8 @@ def main() -> None:
 def document(pairs: list[Pair], threads: int, clock: Clock) -> dict[str, Any]:
     import torch
 
-    machine = {"cpu": processor(), "cpus": os.cpu_count(), "threads": threads, "torch": torch.__version__}
     return {
-        "machine": machine,
+        "machine": {"cpu": processor(), "cpus": os.cpu_count(), "threads": threads, "torch": torch.__version__},
         "clock": clock.__name__,
         "pairs": [asdict(pair) for pair in pairs],
     }
