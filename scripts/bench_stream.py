@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dbcpu.engine.threads import available_cpus
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = sorted(path for path in arguments.folder.rglob("images/*") if path.is_file())
     pages = found[:: max(1, len(found) // arguments.pages)][: arguments.pages]
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cpus()
     settings = {"precision": arguments.precision, "short_side": arguments.short_side}
     context = multiprocessing.get_context("spawn")
     print(f"{len(pages)} of {len(found)} pages, {cores} cores, {settings}")

@@ -7,7 +7,6 @@ Weights are made at random: the figures do not depend on them. Linux only, for t
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import statistics
@@ -16,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from dbcpu.engine.threads import available_cpus
 
 RUNS = 5
 PICTURE = """
@@ -44,13 +45,13 @@ torch.save(build_model(ModelConfig(backbone="resnet18", deformable=True)).state_
 
 
 def main() -> None:
-    print(f"{processor()}, {cores()} cores, Python {platform.python_version()}")
+    print(f"{processor()}, {available_cpus()} cores, Python {platform.python_version()}")
     help_times = [seconds([sys.executable, "-m", "dbcpu", "--help"]) for _ in range(RUNS)]
     print(f"dbcpu --help: {statistics.median(help_times):.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "final"
         run([sys.executable, "-c", SAVE, str(weights)])
-        out = run([sys.executable, "-c", PICTURE, str(weights), str(cores()), str(RUNS)])
+        out = run([sys.executable, "-c", PICTURE, str(weights), str(available_cpus()), str(RUNS)])
     loaded, picture, peak = out.split()
     print(f"ResNet-18-DCN, float32, 736x1280: {picture} ms a picture, {peak} MiB at the peak, loaded in {loaded} ms")
 
@@ -63,10 +64,6 @@ def seconds(command: list[str]) -> float:
     started = time.perf_counter()
     run(command)
     return time.perf_counter() - started
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def processor() -> str:

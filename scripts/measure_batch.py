@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dbcpu.engine.threads import available_cpus
 from scripts.processes import descendants
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -103,7 +104,7 @@ def report(samples: list[Sample], rows: int) -> None:
         print("too quick to measure: give more --pages")
         return
     first, last = working[0], working[-1]
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cpus()
     print("| s | pages | pages/s | cores busy | MiB |\n| --- | --- | --- | --- | --- |")
     steps = [working[round(step * (len(working) - 1) / rows)] for step in range(rows + 1)]
     for before, now in itertools.pairwise(steps):
