@@ -24,6 +24,7 @@ Neck = Literal["original", "smoothed"]
 ResizeRule = Literal["short_side", "height", "exact", "fit"]
 
 NETWORK_MULTIPLE = 32  # the deepest feature map, C5, is 1/32 of the network's input
+_WIDEST = 1 << 14  # channels; of a damaged file before anything of their size is made
 ORIGINAL_MEAN = (122.67891434, 116.66876762, 104.00698793)  # original: named RGB, subtracted from B, G, R
 
 
@@ -63,7 +64,9 @@ class ModelConfig:
     serial: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.inner_channels > 0 and self.inner_channels % 4 == 0, "inner_channels", "a multiple of 4", self)
+        _require(0 < self.inner_channels <= _WIDEST, "inner_channels", f"from 4 to {_WIDEST}", self)
+        _require(self.inner_channels % 4 == 0, "inner_channels", "a multiple of 4", self)
+        _require(0 < self.attention_channels <= _WIDEST, "attention_channels", f"from 1 to {_WIDEST}", self)
         _require(not self.deformable or self.backbone.startswith("resnet"), "deformable", "false with MobileNet", self)
 
 
@@ -214,7 +217,7 @@ def config_from_mapping(kind: type[Config], mapping: object, *, where: object = 
             continue
         try:
             values[key] = _typed(value, hints[key])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"{key} must be {error}, not {value!r}", where=place) from None
     try:
         return kind(**values)
@@ -283,7 +286,7 @@ def read_config(path: Path) -> StatedConfig:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration: {error}", where=path) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates and digits that YAML takes, Python not
         raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", where=path) from None
     sections: dict[str, Any] = {"model": {}, "preprocess": {}, "postprocess": {}}
     if not isinstance(document, dict):

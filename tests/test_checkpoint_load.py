@@ -12,7 +12,7 @@ from dbcpu.checkpoint.architecture import check_complete, expected_shapes, infer
 from dbcpu.checkpoint.load import load_network, read_weights, require_finite
 from dbcpu.checkpoint.read import read_checkpoint
 from dbcpu.config import ModelConfig
-from dbcpu.errors import CheckpointError, ConfigError, OutputError
+from dbcpu.errors import CheckpointError, ConfigError, OutputError, UsageError
 from dbcpu.model.network import build_model
 
 MakeCheckpoint = Callable[..., Path]
@@ -72,6 +72,13 @@ def test_the_stride_of_the_offsets_is_read_from_the_rows_that_were_never_trained
     assert infer_model_config(tensors, Path("x"), offset_stride="original").offset_stride == "original"
 
 
+def test_the_stride_of_offsets_without_masks_is_read_as_well(synthetic: ModuleType):
+    for variant, stride in (("deformable_resnet50", "original"), ("deformable_resnet50_strided", "strided")):
+        tensors = {n: t[:18] if "conv2_offset" in n else t for n, t in _bare(synthetic, variant).items()}
+        found = infer_model_config(tensors, Path("x"))
+        assert (found.modulated, found.offset_stride) == (False, stride)
+
+
 def test_stride_2_blocks_that_disagree_ask_for_the_option(synthetic: ModuleType):
     tensors = _bare(synthetic, "deformable_resnet50")
     tensors["backbone.layer3.0.conv2_offset.bias"][7] = 1
@@ -119,6 +126,28 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, synthetic: Module
     weights = read_weights(_save(tmp_path / "final", tensors))
     with pytest.raises(CheckpointError, match=r"2 tensors \(backbone.conv1.weight, decoder.in5.weight\)"):
         require_finite(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("backbone.layer1.0.bn1.running_var", lambda tensor: -1 - tensor),
+        ("decoder.in5.weight", lambda tensor: tensor.double() * 1e300),
+    ],
+)
+def test_weights_that_compute_nan_are_refused_though_they_are_finite(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path, synthetic: ModuleType
+):
+    tensors = _bare(synthetic)
+    tensors[name] = change(tensors[name])
+    weights = read_weights(_save(tmp_path / "final", tensors))
+    with pytest.raises(CheckpointError, match=rf"negative variance in 1 tensor \({name}\)"):
+        require_finite(weights)
+
+
+def test_a_stride_that_does_not_exist_is_refused(make_checkpoint: MakeCheckpoint):
+    with pytest.raises(UsageError, match="offset_stride must be one of auto, original, strided, not 'stride'"):
+        read_weights(make_checkpoint(), offset_stride="stride")  # type: ignore[arg-type]
 
 
 def test_weights_that_are_whole_numbers_are_refused(tmp_path: Path, synthetic: ModuleType):

@@ -51,6 +51,12 @@ def test_any_serialisation_and_any_depth_of_prefixes_gives_the_same_tensors(tmp_
         lambda t: {"epoch": 7, "something": t},
         lambda t: {"model": {"state_dict": t}, "loss": torch.tensor(0.5)},
         lambda t: {**t, "epoch": 7},
+        lambda t: {"ema": t, "epoch": torch.tensor(3)},
+        lambda t: {"ema": {"module": t}, "updates": 3},
+        lambda t: {"model": {"mean": torch.zeros(3)}, "weights": t},
+        lambda t: {"det_model": t, "amp": {"scale": torch.tensor(1.0)}},
+        lambda t: {"state_dict": t, "state_dict_ema": {name: tensor * 0 for name, tensor in t.items()}},
+        lambda t: {"model": t, "optimizer": {"state": {i: {"exp_avg": torch.zeros(3)} for i in range(9)}}},
     ],
 )
 def test_the_tensors_are_found_in_a_training_state(tmp_path: Path, wrap: Any):
@@ -153,6 +159,8 @@ def _zip_of_garbage() -> bytes:
         (b"\x89HDF\r\n\x1a\n", "a Keras or HDF5 file"),
         (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\xef\xbb\xbf\n <HTML>", "a web page"),
+        (b"<?xml version='1.0'?><Error>", "an XML document"),
         (b"\x1f\x8b\x08 zipped", "a gzip archive"),
         (b"PK\x03\x04 no archive", "cut-off or damaged"),
         (_zip_of_garbage(), "damaged"),
@@ -182,6 +190,49 @@ def test_a_pickle_without_one_set_of_named_tensors_says_what_it_holds(tmp_path: 
     torch.save(document, tmp_path / "final")
     with pytest.raises(CheckpointError, match=r"single tensor|not named tensors|no tensors|several sets"):
         read_checkpoint(tmp_path / "final")
+
+
+def test_two_sets_of_weights_under_known_names_are_not_chosen_between(tmp_path: Path):
+    torch.save({"model": _tensors(), "state_dict": _tensors()}, tmp_path / "final")
+    with pytest.raises(CheckpointError, match=r"several sets of tensors: model, state_dict; .*a file of its own"):
+        read_checkpoint(tmp_path / "final")
+
+
+def test_a_training_state_that_holds_itself_ends(tmp_path: Path):
+    document: dict[str, Any] = {"weights": _tensors()}
+    document["model"] = document
+    torch.save(document, tmp_path / "final")
+    with pytest.raises(CheckpointError, match="several sets"):
+        read_checkpoint(tmp_path / "final")
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_another_pickle_protocol_is_named_as_such(tmp_path: Path, protocol: int):
+    torch.save(_tensors(), tmp_path / "zip", pickle_protocol=protocol)
+    (tmp_path / "bare").write_bytes(pickle.dumps({"a": 1}, protocol=protocol))
+    for name in ("zip", "bare"):
+        with pytest.raises(CheckpointError, match=rf"by protocol {protocol}.*save its state_dict\(\)"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(3, device="meta"), torch.ones(1).expand(64, 1 << 40)], ids=["meta", "expanded"]
+)
+def test_a_shape_without_numbers_is_refused(tmp_path: Path, tensor: torch.Tensor):
+    torch.save({**_tensors(), "decoder.in5.weight": tensor}, tmp_path / "final")
+    with pytest.raises(CheckpointError, match=r"decoder\.in5\.weight has a shape, but not the numbers"):
+        read_checkpoint(tmp_path / "final")
+
+
+def test_a_pipe_is_refused_as_what_it_is(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="a pipe or device"):
+        read_checkpoint(tmp_path / "pipe")
+
+
+def test_a_name_that_the_system_refuses_is_an_error_of_the_file(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="File name too long"):
+        read_checkpoint(tmp_path / ("a" * 300))
 
 
 def test_a_torchscript_program_is_named(tmp_path: Path):

@@ -72,6 +72,24 @@ def test_a_bad_configuration_is_an_error_that_names_file_key_and_value(tmp_path:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postprocess: {score_threshold: 2001-99-99}",
+        "preprocess: {short_side: " + "1" * 5000 + "}",
+        "preprocess: {scale: " + "1" * 400 + "}",
+        "[" * 5000,
+        "model: {backbone: resnet18, inner_channels: 4000000000000}",
+        "model: {backbone: resnet18, attention_channels: -1}",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_values_that_python_itself_refuses_are_an_error_of_the_file(tmp_path: Path, text: str):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
+        read_config(tmp_path / "x.yaml")
+
+
 def test_a_missing_configuration_is_a_config_error(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot read"):
         read_config(tmp_path / "none.yaml")

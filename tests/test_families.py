@@ -193,6 +193,39 @@ def test_dbnet_pytorch_states_more_in_its_configuration(tmp_path: Path, syntheti
         read_weights(_dbnet_file(tmp_path / "b.pth", synthetic, config=config))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "mean", "std"),
+    [
+        ({"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.5, 1]}, (127.5, 102, 76.5), (63.75, 127.5, 255)),
+        ({"mean": 0.5, "std": [0.5]}, (127.5,) * 3, (127.5,) * 3),
+        (None, (0, 0, 0), (255, 255, 255)),
+    ],
+)
+def test_dbnet_pytorch_normalises_as_its_training_did(
+    arguments: Any, mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path, synthetic: ModuleType
+):
+    transforms = [{"type": "ToTensor", "args": {}}, *([{"type": "Normalize", "args": arguments}] if arguments else [])]
+    config = {"dataset": {"train": {"dataset": {"args": {"img_mode": "RGB", "transforms": transforms}}}}}
+    found = read_weights(_dbnet_file(tmp_path / "a.pth", synthetic, config=config)).config.preprocess
+    assert (found.mean, found.std) == (mean, std)
+
+
+def test_dbnet_pytorch_with_a_damaged_normalisation_is_refused(tmp_path: Path, synthetic: ModuleType):
+    transforms = [{"type": "ToTensor"}, {"type": "Normalize", "args": {"mean": "grey"}}]
+    config = {"dataset": {"train": {"transforms": transforms}}}
+    with pytest.raises(ConfigError, match=r"a\.pth: in the configuration inside the checkpoint, mean must be"):
+        read_weights(_dbnet_file(tmp_path / "a.pth", synthetic, config=config))
+
+
+@pytest.mark.parametrize("name", ["det_head.binarize.0.weight", "det_head.threshold.0.weight"])
+def test_a_head_of_mmocr_with_a_wrong_shape_is_named(name: str, tmp_path: Path, synthetic: ModuleType):
+    tensors = _bare(synthetic, "mmocr_dbnet_resnet18")
+    tensors[name] = torch.ones(64)
+    torch.save({"state_dict": tensors}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"\.0\.weight"):
+        read_weights(tmp_path / "a.pth")
+
+
 def test_dbnet_pytorch_of_before_june_2020_has_other_names(tmp_path: Path, synthetic: ModuleType):
     tensors = _bare(synthetic, "dbnet_pytorch_deformable_resnet18")
     old = {
@@ -329,6 +362,7 @@ def test_the_way_to_a_model_file_and_back_keeps_every_bit(
         ("deformable_resnet50_strided", "original", "stride"),
         ("dbnet_pytorch_deformable_resnet18", "dbnet_torch", "neck"),
         ("mmocr_dbnetpp_resnet50_dcnv2", "mmocr", "stride"),
+        ("mmocr_dbnet_resnet18", "mmocr", "normalised with another channels, mean, std, scale"),
     ],
 )
 def test_what_the_original_would_misread_is_refused(

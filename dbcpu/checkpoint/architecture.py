@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from dbcpu.config import Attention, Backbone, OffsetStride
 
 _STRIDE_2_BLOCKS = tuple(f"backbone.layer{layer}.0.conv2_offset" for layer in (2, 3, 4))
-# With an offset convolution of stride 1 before an operator of stride 2, only rows 0-4 and 18-20 are ever read, so
-# these never receive a gradient and stay at their initial zeros.
-_NEVER_TRAINED_ROWS = (*range(5, 18), *range(21, 27))
+# With an offset convolution of stride 1 before an operator of stride 2, only rows 0-4 and, of masks, 18-20 are ever
+# read, so these never receive a gradient and stay at their initial zeros.
+_NEVER_TRAINED_ROWS: dict[tuple[int, ...], list[int]] = {
+    (OFFSET_CHANNELS,): list(range(5, 18)),
+    (OFFSET_CHANNELS + MASK_CHANNELS,): [*range(5, 18), *range(21, 27)],
+}
 _COUNTER = ".num_batches_tracked"
+_VARIANCE = ".running_var"
 
 
 def infer_model_config(
@@ -122,9 +126,11 @@ def _offset_stride(tensors: Mapping[str, Tensor], path: Path) -> OffsetStride:
     untrained = []
     for name in _STRIDE_2_BLOCKS:
         parts = [tensors[key] for key in (f"{name}.weight", f"{name}.bias") if key in tensors]
-        if not parts or any(part.shape[:1] != (27,) for part in parts):
+        channels = {tuple(part.shape[:1]) for part in parts}
+        rows = _NEVER_TRAINED_ROWS.get(channels.pop()) if len(channels) == 1 else None
+        if rows is None:
             return "original"  # incomplete: the check of names and shapes lists what is wrong
-        untrained.append(not any(bool(part[list(_NEVER_TRAINED_ROWS)].any()) for part in parts))
+        untrained.append(not any(bool(part[rows].any()) for part in parts))
     if all(untrained):
         return "original"
     if not any(untrained):
@@ -173,10 +179,11 @@ def check_complete(tensors: Mapping[str, Tensor], config: ModelConfig, path: Pat
 
 
 def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the tensors that hold NaN or infinity."""
+    """Return the names of the tensors that hold NaN or infinity as float32, or variances whose root would be NaN."""
     # NaN and infinity survive any sum, and a sum takes a tenth of the time of looking at each number.
-    suspects = [name for name, tensor in tensors.items() if not tensor.sum(dtype=torch.float64).isfinite()]
-    return [name for name in suspects if not bool(torch.isfinite(tensors[name]).all())]
+    suspects = [name for name, tensor in tensors.items() if not tensor.float().sum(dtype=torch.float64).isfinite()]
+    variances = [name for name in tensors if name.endswith(_VARIANCE) and bool((tensors[name] < 0).any())]
+    return [name for name in suspects if not bool(torch.isfinite(tensors[name].float()).all())] + variances
 
 
 def describe(config: ModelConfig) -> str:

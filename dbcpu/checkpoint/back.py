@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dbcpu.config import PreprocessConfig
 from dbcpu.errors import CheckpointError
 from dbcpu.files import check_target, complete_file
 from dbcpu.model.network import build_model
@@ -17,21 +18,23 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from dbcpu.config import ModelConfig
+    from dbcpu.config import DetectorConfig, ModelConfig
 
 _PREFIX = "model.module."  # of DataParallel inside the original's training model
 _ATTENTION_CHANNELS = 64  # the original always makes a quarter of 256 channels
+_NORMALISATION = ("channels", "mean", "std", "scale")  # fixed in the original's code; sizes and thresholds are options
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of PyTorch 1.2
 
 
 def write_original(
-    path: Path, tensors: Mapping[str, Tensor], config: ModelConfig, *, source: Path, replace: bool = False
+    path: Path, tensors: Mapping[str, Tensor], config: DetectorConfig, *, source: Path, replace: bool = False
 ) -> None:
     """Write a checkpoint of the original code: its names and prefix, in the serialisation that PyTorch 1.2 reads.
 
     Args:
         path: of the new file.
         tensors: by the original's bare names, kept bit for bit.
-        config: of the network.
+        config: of the network and its input.
         source: the file the tensors came from, for messages.
         replace: whether an existing file may be replaced.
 
@@ -39,11 +42,13 @@ def write_original(
         CheckpointError: the original code would misread the network.
         OutputError: the file exists already, or cannot be written.
     """
-    if reason := misread_by_original(config):
+    unknown = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.dtype not in _DTYPES})
+    reason = f"PyTorch 1.2 has no {', '.join(unknown)}" if unknown else misread_by_original(config)
+    if reason:
         raise CheckpointError(f"the original code would misread it: {reason}", where=source)
     check_target(path, replace=replace)
     with torch.device("meta"):
-        names = build_model(config).state_dict()
+        names = build_model(config.model).state_dict()
     # Counters of training steps have no weights to keep: training starts counting again.
     state = {_PREFIX + name: tensors.get(name, torch.zeros((), dtype=torch.int64)) for name in names}
     with complete_file(path) as partial:
@@ -56,8 +61,18 @@ def write_original(
             raise OSError("what was read back differs from what was written")
 
 
-def misread_by_original(config: ModelConfig) -> str | None:
+def misread_by_original(config: DetectorConfig) -> str | None:
     """Return why the original code would compute something else with such a network, or None where it would not."""
+    return _other_network(config.model) or _other_input(config.preprocess)
+
+
+def _other_input(config: PreprocessConfig) -> str | None:
+    original = PreprocessConfig()
+    other = [name for name in _NORMALISATION if getattr(config, name) != getattr(original, name)]
+    return f"its input is normalised with another {', '.join(other)}" if other else None
+
+
+def _other_network(config: ModelConfig) -> str | None:
     if config.neck != "original" or config.head_bias != config.decoder_bias:
         return "it has another neck or other biases than the original's decoder"
     if config.deformable and not config.modulated:

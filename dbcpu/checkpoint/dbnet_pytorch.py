@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from dbcpu.checkpoint.family import DROP_COUNTERS, Drop, Family, Rename, Settings
 from dbcpu.config import PostprocessConfig, PreprocessConfig, overlay
-from dbcpu.errors import ConfigError
 
 if TYPE_CHECKING:
     from dbcpu.config import ModelConfig
@@ -34,14 +33,12 @@ def _settings(model: ModelConfig, extras: Mapping[str, Any]) -> Settings:
         std=_STD,
         scale=1.0,
     )
+    preprocess = overlay(preprocess, _normalisation(config))
     postprocess = PostprocessConfig(score_threshold=0.7, unclip_ratio=1.5, score_over="contour", polygon_epsilon=0.005)
     stated = _at(config, "post_processing", "args")
     if isinstance(stated, Mapping):
         known = {ours: stated[theirs] for theirs, ours in _POSTPROCESSING.items() if theirs in stated}
-        try:
-            postprocess = overlay(postprocess, known)
-        except ConfigError as error:
-            raise ConfigError(error.what, where="the configuration inside the checkpoint") from None
+        postprocess = overlay(postprocess, known)
     return Settings(preprocess=preprocess, postprocess=postprocess)
 
 
@@ -60,6 +57,25 @@ def _find(config: object, key: str) -> object:
     if isinstance(config, (list, tuple)):
         return next((found for inner in config if (found := _find(inner, key)) is not None), None)
     return None
+
+
+def _normalisation(config: object) -> dict[str, object]:
+    """Return what its prediction normalises by, the transforms of training, where the configuration states them."""
+    stated = _find(_at(config, "dataset", "train"), "transforms")
+    transforms = [t for t in stated if isinstance(t, Mapping)] if isinstance(stated, (list, tuple)) else []
+    if not any(transform.get("type") == "ToTensor" for transform in transforms):
+        return {}
+    stated = next((_at(t, "args") for t in transforms if t.get("type") == "Normalize"), {"mean": 0.0, "std": 1.0})
+    return {key: _grey_levels(_at(stated, key)) for key in ("mean", "std")}
+
+
+def _grey_levels(shares: object) -> object:
+    """Return numbers in grey levels that ToTensor makes shares of white; one number is that of all channels."""
+    stated = shares if isinstance(shares, (list, tuple)) else [shares]
+    numbers = [round(share * 255, 6) for share in stated if isinstance(share, (int, float))]
+    if len(numbers) != len(stated):
+        return shares  # for the check of the configuration to refuse
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _short_side(config: object) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 
@@ -12,7 +12,7 @@ from dbcpu.checkpoint.architecture import check_complete, infer_model_config, no
 from dbcpu.checkpoint.families import family_of
 from dbcpu.checkpoint.family import count_names, rename_tensors
 from dbcpu.checkpoint.read import read_checkpoint
-from dbcpu.config import DetectorConfig, config_to_mapping, overlay, read_config
+from dbcpu.config import DetectorConfig, OffsetStrideChoice, config_to_mapping, overlay, read_config
 from dbcpu.errors import CheckpointError, ConfigError, UsageError
 from dbcpu.model.network import Network, build_model
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dbcpu.checkpoint.read import RawCheckpoint
-    from dbcpu.config import ModelConfig, OffsetStride, OffsetStrideChoice, StatedConfig
+    from dbcpu.config import ModelConfig, OffsetStride, StatedConfig
 
 
 _ATTENTION = "decoder.concat_attention."
@@ -67,8 +67,10 @@ def read_weights(
     Raises:
         CheckpointError: unreadable, refused, of no known family, incomplete or of other shapes.
         ConfigError: the configuration is malformed, or says something else than the weights.
-        UsageError: there is no such family, or it is given for a model file, which knows its own.
+        UsageError: there is no such family or stride, or a family is given for a model file, which knows its own.
     """
+    if offset_stride not in (choices := get_args(OffsetStrideChoice)):
+        raise UsageError(f"offset_stride must be one of {', '.join(choices)}, not {offset_stride!r}")
     stated = None if config is None else read_config(config)
     stride: OffsetStride | None = None if offset_stride == "auto" else offset_stride
     raw = read_checkpoint(path)
@@ -86,7 +88,14 @@ def _read_old(raw: RawCheckpoint, stride: OffsetStride | None, family_name: str 
     family = family_of(raw.tensors, raw.path, stated=family_name)
     renamed = rename_tensors(raw.tensors, family, raw.path)
     model = infer_model_config(renamed.tensors, raw.path, offset_stride=stride or family.offset_stride)
-    settings = family.settings(model, raw.extras)
+    try:
+        settings = family.settings(model, raw.extras)
+    except ConfigError as error:
+        raise ConfigError(
+            f"in the configuration inside the checkpoint, {error.what}",
+            where=raw.path,
+            remedy="save its state_dict alone, and say what differs from the defaults with --config",
+        ) from None
     return Weights(
         raw=raw,
         tensors=renamed.tensors,
@@ -138,14 +147,14 @@ def _with_stated(config: DetectorConfig, stated: StatedConfig, path: Path, *, ov
 
 
 def require_finite(weights: Weights) -> None:
-    """Refuse weights that hold NaN or infinity.
+    """Refuse weights with which the network computes NaN.
 
     Raises:
         CheckpointError: naming the tensors.
     """
     if broken := non_finite(weights.tensors):
         raise CheckpointError(
-            f"NaN or infinity in {count_names(broken)}",
+            f"NaN, infinity or a negative variance in {count_names(broken)}",
             where=weights.raw.path,
             remedy="the training diverged or the file is damaged; take an earlier checkpoint",
         )

@@ -20,11 +20,11 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def _reverse_levels(weight: Tensor) -> Tensor:
     """Reverse the four blocks of input channels: mmocr concatenates [p2, p3, p4, p5], the original the other way."""
-    return torch.cat(weight.chunk(_LEVELS, dim=1)[::-1], dim=1)
+    return torch.cat(weight.chunk(_LEVELS, dim=1)[::-1], dim=1) if weight.ndim == 4 else weight  # refused later
 
 
 def _reverse_outputs(weight: Tensor) -> Tensor:
-    return weight.flip(0)
+    return weight.flip(0) if weight.ndim else weight
 
 
 def _rules(head: str) -> tuple[Rename | Drop, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import pickletools
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _scalar = np.float64(0).__reduce__()[0]
@@ -37,17 +39,31 @@ def forbidden_globals(path: Path) -> list[str]:
     Of a damaged archive only what `zipfile` can read is seen: torch has a reader of its own, which looks at less.
     """
     asked: set[str] = set()
+    for stream in _pickles(path):
+        asked |= _globals_of(stream)
+    return sorted(name for name in asked if not _is_allowed(name))
+
+
+def pickle_protocol(path: Path) -> int:
+    """Return the protocol that the first pickle of the checkpoint at `path` states; those before 2 state none: 0."""
+    head = b""
+    with contextlib.suppress(*_DAMAGES):
+        head = next((stream.read(2) for stream in _pickles(path)), b"")
+    return head[1] if len(head) == 2 and head[:1] == pickle.PROTO else 0
+
+
+def _pickles(path: Path) -> Iterator[BinaryIO]:
+    """Give a stream for each pickle of a checkpoint, to be read to its end or not."""
     if zipfile.is_zipfile(path):
         with contextlib.suppress(*_DAMAGES), zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.rpartition("/")[2] == "data.pkl":
                     with contextlib.suppress(*_DAMAGES), archive.open(member) as stream:
-                        asked |= _globals_of(stream)  # type: ignore[arg-type]
+                        yield cast("BinaryIO", stream)
     else:
         with path.open("rb") as stream:
             for _ in range(_PICKLES_IN_STREAM):
-                asked |= _globals_of(stream)
-    return sorted(name for name in asked if not _is_allowed(name))
+                yield stream
 
 
 def _is_allowed(name: str) -> bool:

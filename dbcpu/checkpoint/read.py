@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch.serialization import safe_globals
 
-from dbcpu.checkpoint.pickled import NUMPY_SCALARS, forbidden_globals
+from dbcpu.checkpoint.pickled import NUMPY_SCALARS, forbidden_globals, pickle_protocol
 from dbcpu.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ Container = Literal["safetensors", "torch zip", "torch pre-1.6 stream"]
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
 _PREFIX = re.compile(r"(?:(?:model|module|_orig_mod)\.)+")
+_DEEPEST = 3  # entries within entries that are looked at for weights
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors format
 
@@ -39,6 +40,8 @@ _OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch the real file with `git lfs pull`"),
     (b"<!doctype html", "a web page, most likely of a failed download", "download the weights again"),
     (b"<html", "a web page, most likely of a failed download", "download the weights again"),
+    (b"<!--", "a web page, most likely of a failed download", "download the weights again"),
+    (b"<?xml", "an XML document, most likely of a failed download", "download the weights again"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"BZh", "a bzip2 archive", "unpack it first"),
     (b"\xfd7zXZ", "an xz archive", "unpack it first"),
@@ -94,7 +97,7 @@ def read_checkpoint(path: Path) -> RawCheckpoint:
         extras: dict[str, Any] = {}
     else:
         stored, extras = _state_dict(_unpickle(path), path)
-    tensors, prefix = _strip_prefixes(stored, path)
+    tensors, prefix = _strip_prefixes(stored, path, byte_count)
     return RawCheckpoint(
         path=path,
         sha256=sha256,
@@ -108,11 +111,13 @@ def read_checkpoint(path: Path) -> RawCheckpoint:
 
 
 def _read_head(path: Path) -> bytes:
-    if path.is_dir():
-        files = ", ".join(sorted(p.name for p in path.iterdir())[:5])
-        holds = f"it holds {files}" if files else "it is empty"
-        raise CheckpointError("a directory, not a weights file", where=path, remedy=f"name the file; {holds}")
     try:
+        if path.is_dir():
+            files = ", ".join(sorted(p.name for p in path.iterdir())[:5])
+            holds = f"it holds {files}" if files else "it is empty"
+            raise CheckpointError("a directory, not a weights file", where=path, remedy=f"name the file; {holds}")
+        if path.exists() and not path.is_file():
+            raise CheckpointError("a pipe or device; it is read more than once", where=path, remedy="save it as a file")
         with path.open("rb") as stream:
             head = stream.read(64)
     except FileNotFoundError:
@@ -129,8 +134,9 @@ def _container(path: Path, head: bytes) -> Container:
     # The first eight bytes of safetensors are the length of its header, so they may look like any other beginning.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER:
         return "safetensors"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, kind, remedy in _OTHER_FILES:
-        if head.lower().startswith(magic.lower()):
+        if head.startswith(magic) or text.lower().startswith(magic):
             raise CheckpointError(f"{kind}, not a checkpoint", where=path, remedy=remedy)
     if head.startswith(b"PK"):
         _check_zip(path)
@@ -206,6 +212,12 @@ def _unpickle(path: Path) -> object:
                 where=path,
                 remedy="nothing in it was run; load it where it was trained and save model.state_dict() alone",
             ) from None
+        if _PROTOCOL < (protocol := pickle_protocol(path)) <= pickle.HIGHEST_PROTOCOL:
+            raise CheckpointError(
+                f"pickled by protocol {protocol}, and torch's restricted reader knows those up to {_PROTOCOL}",
+                where=path,
+                remedy="load it where it was trained and save its state_dict() without pickle_protocol",
+            ) from None
         raise CheckpointError(f"damaged or not a checkpoint: {_one_line(error)}", where=path, remedy=_AGAIN) from None
     except Exception as error:  # whatever damaged bytes provoke in the unpickler is a damaged file
         raise CheckpointError(
@@ -229,8 +241,13 @@ def _refuse_known_pickles(names: list[str], path: Path) -> None:
         )
 
 
+_PROTOCOL = torch.serialization.DEFAULT_PROTOCOL
+_REASON = re.compile(r"WeightsUnpickler error:\s*(.*)")  # behind torch's advice to read without restriction
+
+
 def _one_line(error: BaseException) -> str:
-    first = str(error).strip().split("\n", 1)[0].strip().rstrip(".")
+    reason = _REASON.search(str(error))
+    first = (reason[1] if reason else str(error)).strip().split("\n", 1)[0].strip().rstrip(".")
     return f"{first[:160] or 'no details'} [{type(error).__name__}]"
 
 
@@ -240,30 +257,44 @@ def _state_dict(document: object, path: Path) -> tuple[dict[str, Tensor], dict[s
         raise CheckpointError("a single tensor, not a checkpoint", where=path)
     if not isinstance(document, Mapping):
         raise CheckpointError(f"it holds a {type(document).__name__}, not named tensors", where=path)
-    inside = {str(key): value for key, value in document.items() if isinstance(value, Mapping)}
-    known = [key for key in _STATE_KEYS if key in inside and _holds_tensors(inside[key])]
-    if not known and _is_state_dict(document):
-        rest = {str(key): value for key, value in document.items() if not isinstance(value, torch.Tensor)}
-        return {str(k): v for k, v in document.items() if isinstance(v, torch.Tensor)}, rest
-    found = known[:1] or [key for key, value in inside.items() if _is_state_dict(value)]
+    sets = dict(_sets_of_tensors(document))
+    most = max(map(len, sets.values()), default=0)
+    # What is much smaller is something else: averages of a loss, a scaler, the state of an optimizer.
+    large = [place for place, tensors in sets.items() if 2 * len(tensors) > most]
+    found = [place for place in large if all(key in _STATE_KEYS for key in place)] or large
     if len(found) != 1:
-        what = f"several sets of tensors: {', '.join(found)}" if found else "no tensors in it"
+        what, remedy = "no tensors in it", None
+        if found:
+            what = f"several sets of tensors: {', '.join('.'.join(place) or 'its own' for place in found)}"
+            remedy = "save the one to use in a file of its own"
         entries = ", ".join(map(str, list(document)[:8])) or "nothing"
-        raise CheckpointError(f"not a checkpoint that dbcpu can read: {what}; entries: {entries}", where=path)
-    tensors, deeper = _state_dict(inside[found[0]], path)
-    rest = {str(key): value for key, value in document.items() if str(key) != found[0]}
-    return tensors, rest | {f"{found[0]}.{key}": value for key, value in deeper.items()}
+        message = f"not a checkpoint that dbcpu can read: {what}; entries: {entries}"
+        raise CheckpointError(message, where=path, remedy=remedy)
+    return sets[found[0]], dict(_beside(document, found[0]))
 
 
-def _is_state_dict(value: Mapping[Any, Any]) -> bool:
-    return any(isinstance(v, torch.Tensor) for v in value.values()) and all(isinstance(k, str) for k in value)
+def _sets_of_tensors(
+    document: Mapping[Any, Any], place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    tensors = {str(key): value for key, value in document.items() if isinstance(value, torch.Tensor)}
+    if tensors and all(isinstance(key, str) for key in document):
+        yield place, tensors
+    if len(place) < _DEEPEST:
+        for key, value in document.items():
+            if isinstance(value, Mapping):
+                yield from _sets_of_tensors(value, (*place, str(key)))
 
 
-def _holds_tensors(value: Mapping[Any, Any]) -> bool:
-    return _is_state_dict(value) or any(isinstance(v, Mapping) and _is_state_dict(v) for v in value.values())
+def _beside(document: Mapping[Any, Any], place: tuple[str, ...], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give what is no tensor of the set at `place`, by dotted keys."""
+    for key, value in document.items():
+        if place and str(key) == place[0]:
+            yield from _beside(value, place[1:], f"{prefix}{key}.")
+        elif place or not isinstance(value, torch.Tensor):
+            yield f"{prefix}{key}", value
 
 
-def _strip_prefixes(stored: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], str]:
+def _strip_prefixes(stored: dict[str, Tensor], path: Path, byte_count: int) -> tuple[dict[str, Tensor], str]:
     tensors: dict[str, Tensor] = {}
     longest = ""
     for name, tensor in stored.items():
@@ -274,6 +305,8 @@ def _strip_prefixes(stored: dict[str, Tensor], path: Path) -> tuple[dict[str, Te
             raise CheckpointError(f"{bare} is in it twice, under different prefixes", where=path)
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise CheckpointError(f"{name} is quantised or sparse; dbcpu reads dense weights", where=path)
+        if tensor.is_meta or tensor.numel() > byte_count:  # a view can repeat one number without end
+            raise CheckpointError(f"{name} has a shape, but not the numbers for it", where=path)
         tensors[bare] = tensor.detach()
         longest = max(longest, prefix, key=len)
     return tensors, longest
@@ -287,7 +320,7 @@ def read_json(text: str, path: Path) -> dict[str, Any]:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"its metadata is not valid JSON: {error}", where=path) from None
     if not isinstance(document, dict):
         raise CheckpointError("its metadata is not a JSON object", where=path)

@@ -52,7 +52,7 @@ def convert(
     if target_format == "model":
         write_model_file(target, weights.tensors, weights.config, weights.origin, replace=force)
     else:
-        write_original(target, weights.tensors, weights.config.model, source=old, replace=force)
+        write_original(target, weights.tensors, weights.config, source=old, replace=force)
     kept, dropped = len(weights.tensors), len(weights.origin.dropped)
     described = describe(weights.config.model)
     click.echo(f"{target}: {described}, {kept} tensors kept, {dropped} dropped", err=True)
@@ -61,4 +61,4 @@ def convert(
 def default_output(old: Path, ending: str) -> Path:
     """Return the name of the new file for the checkpoint `old`, beside it."""
     stem = old.stem if old.suffix.lower() in _CHECKPOINT_ENDINGS else old.name
-    return old.with_name(f"{stem}{ending}")
+    return old.parent / f"{stem}{ending}"  # `.` has no name to replace; reading it says what it is
