@@ -31,8 +31,12 @@ class DbcpuError(Exception):
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.remedy is not None:
             text += f" ({self.remedy})"
-        # A name with a line break or a terminal escape in it must not break the one-line promise.
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character that would break a line or steer a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(kind: type[DbcpuError], what: str, where: str | None, remedy: str | None) -> DbcpuError:

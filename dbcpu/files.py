@@ -29,12 +29,20 @@ def check_target(path: Path, *, replace: bool) -> None:
         replace: whether an older one may be replaced.
 
     Raises:
-        OutputError: it exists already, or its folder does not.
+        OutputError: it exists already or is a folder, or its folder does not exist or may not be entered.
     """
-    if path.exists() and not replace:
-        raise OutputError("exists already", where=path, remedy="give --force to replace it, or another name with -o")
-    if not path.parent.is_dir():
-        raise OutputError("there is no such folder", where=path.parent)
+    try:
+        exists = path.exists() or path.is_symlink()  # a link that leads nowhere is a file too
+        if path.is_dir():
+            raise OutputError("a folder", where=path, remedy="name a file with -o")
+        if exists and not replace:
+            raise OutputError(
+                "exists already", where=path, remedy="give --force to replace it, or another name with -o"
+            )
+        if not path.parent.is_dir():
+            raise OutputError("there is no such folder", where=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=path) from None
 
 
 def check_other_file(path: Path, source: Path) -> None:
@@ -43,7 +51,10 @@ def check_other_file(path: Path, source: Path) -> None:
     Raises:
         UsageError: they are one file.
     """
-    if path.exists() and source.exists() and path.samefile(source):
+    same = False
+    with contextlib.suppress(OSError):  # where either is missing or may not be looked at, they are not known to be one
+        same = path.samefile(source)
+    if same:
         raise UsageError("would replace the file it reads", where=path, remedy="name another one with -o")
 
 

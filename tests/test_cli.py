@@ -277,6 +277,51 @@ def test_an_interrupt_ends_with_130_and_keeps_what_is_written(tmp_path: Path, pa
     assert all(json.loads(path.read_text())["width"] == 96 for path in written)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_behind_stdout_is_an_error_of_the_output(weights: Path):
+    command = [sys.executable, "-m", "dbcpu", "inspect", str(weights)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT, text=True)
+    assert done.returncode == 6
+    assert done.stderr == "dbcpu: error: the output could not be written: No space left on device\n"
+
+
+def test_a_terminated_conversion_leaves_nothing_behind(tmp_path: Path, weights: Path):
+    code = (
+        "import os, signal, torch, dbcpu.checkpoint.native as native\n"
+        "native._compare = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from dbcpu.cli.main import run\n"
+        "run()"
+    )
+    target = tmp_path / "new.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "convert", str(weights), "-o", str(target)], check=False, cwd=ROOT
+    )
+    assert done.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.glob(".*")) == list(tmp_path.glob("new*")) == []
+
+
+def test_a_folder_and_a_link_that_leads_nowhere_are_not_replaced(tmp_path: Path, weights: Path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    for target, forced, message in ((link, (), "exists already"), (tmp_path, ("--force",), "a folder")):
+        code, _, err = run_cli("convert", weights, "-o", target, *forced)
+        assert (code, message in err) == (6, True)
+    assert link.is_symlink()
+
+
+def test_a_name_without_an_end_is_read_before_one_is_made_of_it():
+    code, _, err = run_cli("convert", ".")
+    assert (code, "a directory, not a weights file" in err) == (4, True)
+
+
+def test_inspect_does_not_pass_on_what_steers_a_terminal(tmp_path: Path, weights: Path):
+    document = torch.load(weights, weights_only=True)
+    torch.save({"state_dict": document, "\x1b[31mred\nkind  model file": 1}, tmp_path / "final")
+    code, out, _ = run_cli("inspect", tmp_path / "final")
+    assert (code, "\x1b" in out, r"\x1b[31mred\nkind" in out) == (0, False, True)
+
+
 def test_a_reader_that_went_away_is_no_error_message(page: Path, weights: Path):
     command = [sys.executable, "-m", "dbcpu", "detect", *[str(page)] * 2, "--weights", str(weights), *map(str, NOISE)]
     read, write = os.pipe()
@@ -296,6 +341,8 @@ def test_the_python_interface_gives_what_the_command_gives(page: Path, weights: 
     assert detector.probability_map(page).shape == (96, 96)
     with pytest.raises(UsageError, match="threads"):
         load_detector(weights, threads=0)
+    with pytest.raises(UsageError, match="threads"):
+        load_detector(weights, threads=1 << 40)
 
 
 def test_without_weights_the_model_that_comes_along_finds_the_lines_of_the_sample_page():

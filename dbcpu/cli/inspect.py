@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbcpu.cli.options import PATH, checkpoint_options, verbosity_options
+from dbcpu.errors import printable
 
 if TYPE_CHECKING:
     from dbcpu.checkpoint.load import Weights
@@ -32,7 +33,9 @@ def inspect(file: Path, as_json: bool, **reading: Any) -> None:
     if report["non_finite"]:
         from dbcpu.errors import CheckpointError
 
-        raise CheckpointError("NaN or infinity in the weights", where=file, remedy="take an earlier checkpoint")
+        raise CheckpointError(
+            "NaN, infinity or a negative variance in the weights", where=file, remedy="take an earlier checkpoint"
+        )
 
 
 def _report(weights: Weights) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def _text(report: dict[str, Any]) -> str:
         ("kept", f"{len(report['kept'])} tensors (--json lists them)"),
         *(("dropped", f"{count} x {reason}") for reason, count in _counts(report["dropped"]).items()),
         *(("ignored", entry) for entry in report["ignored_entries"]),
-        *(("NaN or infinity", name) for name in report["non_finite"]),
+        *(("gives NaN", name) for name in report["non_finite"]),
     ]
     if report["kind"] == "model file":
         origin = report["origin"]
@@ -88,7 +91,7 @@ def _text(report: dict[str, Any]) -> str:
         rows.append((stage, ""))
         rows.extend((f"  {key}", str(value)) for key, value in settings.items() if value is not None)
     width = max(len(label) for label, _ in rows)
-    return "\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in rows)
+    return "\n".join(printable(f"{label:<{width}}  {value}".rstrip()) for label, value in rows)
 
 
 def _counts(dropped: list[dict[str, str]]) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -16,10 +18,12 @@ from dbcpu.cli.evaluate import evaluate
 from dbcpu.cli.export import export
 from dbcpu.cli.inspect import inspect
 from dbcpu.cli.serve import serve
-from dbcpu.errors import DbcpuError
+from dbcpu.errors import DbcpuError, OutputError
 
 INTERRUPTED = 130
+_SIGNALLED = 128
 BROKEN_PIPE = 1  # what click ends with when it is the one to notice
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +41,15 @@ for command in (detect, batch, serve, evaluate, convert, export, inspect):
 
 def run() -> None:
     """Run the command line and end the process with its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else (signal.SIGTERM,):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _end)
     sys.exit(main(sys.argv[1:]))
+
+
+def _end(number: int, _: object) -> None:
+    """End the process as the signal would, but by an exception, so that nothing half-written stays behind."""
+    raise SystemExit(_SIGNALLED + number)
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +63,8 @@ def main(arguments: list[str]) -> int:
     """
     try:
         cli.main(arguments, prog_name="dbcpu", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as under `>&-`
+            sys.stdout.flush()
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
@@ -64,11 +77,19 @@ def main(arguments: list[str]) -> int:
         click.echo("dbcpu: interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the results has gone; the interpreter must not complain about it again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # whoever read the results has gone
         return BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM:
+            _drop_stdout()
+            click.echo(f"dbcpu: error: the output could not be written: {error.strerror}", err=True)
+            return OutputError.exit_code
         click.echo(f"dbcpu: unexpected error, please report it: {type(error).__name__}: {error}", err=True)
         logging.getLogger("dbcpu").debug("traceback", exc_info=True)
         return 1
     return 0
+
+
+def _drop_stdout() -> None:
+    """Let what could not be written go, so that the interpreter does not complain about it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,7 @@ else:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 PATH = click.Path(path_type=Path)
+_DIGITS = 10  # of a side in pixels; Python refuses to read numbers of thousands
 
 
 class SizeType(_SizeParameter):
@@ -37,7 +38,8 @@ class SizeType(_SizeParameter):
         if isinstance(value, Size):
             return value
         width, _, height = str(value).lower().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        digits = max(len(width), len(height)) < _DIGITS and width.isdecimal() and height.isdecimal()
+        if not (digits and int(width) and int(height)):
             self.fail(f"{value!r} is not a width and a height, such as 1280x736", param, ctx)
         return Size(int(height), int(width))
 

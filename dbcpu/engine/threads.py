@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dbcpu.errors import UsageError
 
+_MOST_THREADS = 1024  # far above what helps, and below what the system refuses in its own ways
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -63,10 +64,10 @@ def set_threads(threads: int) -> None:
     """Set how many threads torch and OpenCV use, in the whole process.
 
     Raises:
-        UsageError: fewer than one.
+        UsageError: no whole number from 1 to 1024.
     """
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads must be a whole number from 1 to {_MOST_THREADS}, not {threads!r}")
     import cv2  # here, since a server asks for CPUs without either of them
     import torch
 
