@@ -39,7 +39,7 @@ def apply_overrides(config: DetectorConfig, overrides: Overrides) -> DetectorCon
     """Return `config` with the given settings in place.
 
     Raises:
-        UsageError: two sizes at once.
+        UsageError: two sizes at once, or a `size` that is none.
         ConfigError: a setting of an unknown name, of the wrong type or out of range.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -51,8 +51,10 @@ def apply_overrides(config: DetectorConfig, overrides: Overrides) -> DetectorCon
     if sizes:
         stated = {"rounding": "up", "resized_as": "float32", "elongated_short_side": None}
     if "size" in given:
-        height, width = overrides["size"] or (0, 0)
-        stated |= {"resize": "exact", "height": height, "width": width}
+        size = given["size"]
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise UsageError(f"size must be a height and a width, not {size!r}")
+        stated |= {"resize": "exact", "height": size[0], "width": size[1]}
     elif sizes:
         stated |= {"resize": sizes[0], sizes[0]: given[sizes[0]]}
     postprocess = {name: value for name, value in given.items() if name not in _RESIZE}

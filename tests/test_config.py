@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,12 @@ def test_a_given_size_means_the_rule_of_the_original():
     changed = apply_overrides(replace(DETECTOR, preprocess=foreign), {"short_side": 160}).preprocess
     assert (changed.resize, changed.rounding, changed.resized_as) == ("short_side", "up", "float32")
     assert changed.mean == (1, 2, 3)
+
+
+@pytest.mark.parametrize("size", [96, (96,), "96x96"])
+def test_a_size_is_a_height_and_a_width(size: Any):
+    with pytest.raises(UsageError, match="size must be a height and a width"):
+        apply_overrides(DETECTOR, {"size": size})
 
 
 def test_an_override_that_is_none_changes_nothing():
