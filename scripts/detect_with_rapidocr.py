@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import cv2
-from rapidocr_onnxruntime import RapidOCR
 
 
 def main() -> None:
@@ -22,6 +21,8 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
     arguments = parser.parse_args()
+    from rapidocr_onnxruntime import RapidOCR  # here, so that --help, which says how to install it, needs it not
+
     arguments.out.mkdir(parents=True, exist_ok=True)
     engine = RapidOCR()
     for path in sorted(arguments.images.iterdir()):

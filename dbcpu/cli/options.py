@@ -163,7 +163,7 @@ postprocess_options = _together(
         "--unclip-ratio",
         type=click.FloatRange(0, min_open=True),
         metavar="R",
-        help="How far shrunk kernels are pushed outwards (default: 1.5 for quads, 2.0 for polygons).",
+        help="How far shrunk kernels are pushed outwards [default: the weights', else 1.5, polygons 2].",
     ),
     click.option("--max-candidates", type=click.IntRange(1), metavar="N", help="Contours looked at in one page."),
     click.option(

@@ -173,7 +173,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
     parser.add_argument("--layouts", type=Path, required=True, help="folder of gt_*.txt of Chinese pages")
     parser.add_argument("--documents", type=Path, help="folder of PDF files, for the kind print (default: none of it)")
-    parser.add_argument("--photographs", type=Path, help="folder of pictures without text, behind signs")
+    parser.add_argument(
+        "--photographs", type=Path, help="folder of pictures without text, for signs, posters and streets"
+    )
     parser.add_argument("--fonts", type=Path, help="folder of fonts beside Debian's, FAMILY/PACKAGE/*.ttf")
     parser.add_argument("--count", type=int, default=2000, help="pages in the folder in the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="page N depends on it and N alone (default: %(default)s)")

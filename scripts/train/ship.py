@@ -28,7 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("model_file", type=Path)
-    parser.add_argument("--average-with", type=Path, help="another checkpoint of the run: the mean of both is written")
+    parser.add_argument(
+        "--average-with", type=Path, help="another checkpoint of such a network: the mean of both is written"
+    )
     parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
     parser.add_argument("--elongated-short-side", type=int, help="see dbcpu.config.PreprocessConfig")
     parser.add_argument("--binarize-threshold", type=float)
