@@ -28,7 +28,8 @@ IGNORED = "###"  # the text of an instance that detections may find or miss
 MIN_POINTS = 3
 QUAD_NUMBERS = 8
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_THOUSANDS = re.compile(r"\s*\d{1,3}(,\d{3})+(?!\d)", re.ASCII)  # 12,345,678
+# 12,345,678 and 1,234,567,890, to the end of the line but for decimals and a currency: longer ones are points.
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3}){2,3}(\.\d*)?\s*[^\d,]{0,3}\s*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,14 +103,22 @@ class _Row(NamedTuple):
         """How many fields are coordinates at most, so that a text is left."""
         return self.leading_numbers // 2 * 2
 
+    @property
+    def may_be_thousands(self) -> bool:
+        """Whether what follows four points may be one number as well as further points and a text."""
+        return self.most_coordinates > QUAD_NUMBERS and bool(_THOUSANDS.fullmatch(",".join(self.fields[QUAD_NUMBERS:])))
+
 
 def read_truth(folder: Path) -> TruthSet:
     """Read the ground truth of a set of pages: one `gt_<stem>.txt` each, of lines `x1,y1,...,xn,yn,text`.
 
     The last field is text, whatever it looks like: `...,x4,y4,14` is a quad that reads "14". Texts may hold commas: as
     many leading numbers are coordinates as make whole points and leave a text, so `...,x4,y4,1,234` reads "1,234".
-    This cannot tell five points and "678" from four points and "12,345,678": it is the latter where every line of the
-    set, but for such ones, has four points, as in ICDAR 2015.
+
+    A number of three or four groups after four points stays ambiguous: `12,345,678` to the end of the line, but for a
+    currency, may also be a fifth point and the text "678". Such lines, and no others, go by the rest of the set: they
+    are quads where most other lines have four points, as in ICDAR 2015, and where there are no others. A number of more
+    groups, or with more behind it, is always read as further points and a text.
 
     Args:
         folder: holds the files, or `gts/` with the files and `images/` with the pictures. UTF-8, with or without a
@@ -125,26 +134,25 @@ def read_truth(folder: Path) -> TruthSet:
         what = "no gt_*.txt in it, nor in a folder gts/ of it" if folder.is_dir() else "no such folder"
         raise TruthError(what, where=folder)
     rows = {path.stem.removeprefix("gt_"): _read_rows(path) for path in paths}
-    limit = _coordinate_limit([row for page in rows.values() for row in page], folder)
+    thousands_limit = _thousands_limit([row for page in rows.values() for row in page], folder)
     return TruthSet(
         name=home.resolve().name,
-        pages={stem: tuple(_truth_instance(row, limit) for row in page) for stem, page in rows.items()},
+        pages={stem: tuple(_truth_instance(row, thousands_limit) for row in page) for stem, page in rows.items()},
         images=home / "images",
     )
 
 
-def _coordinate_limit(rows: Sequence[_Row], folder: Path) -> int:
-    """Return how many coordinates a line of this set can have: those of a quad, or any number."""
-    longer = [row for row in rows if row.most_coordinates > QUAD_NUMBERS]
-    if all(_THOUSANDS.match(",".join(row.fields[QUAD_NUMBERS:])) for row in longer):
-        return QUAD_NUMBERS
-    if all(len(row.fields) % 2 == 0 and all(map(_NUMBER.fullmatch, row.fields)) for row in rows):
+def _thousands_limit(rows: Sequence[_Row], folder: Path) -> int:
+    """Return how many coordinates lines that may end in thousands have: those of a quad, or as many as they can."""
+    sure = [row.most_coordinates for row in rows if not row.may_be_thousands]
+    longer, quads = sum(count > QUAD_NUMBERS for count in sure), sure.count(QUAD_NUMBERS)
+    if longer and all(len(row.fields) % 2 == 0 and all(map(_NUMBER.fullmatch, row.fields)) for row in rows):
         raise TruthError("no line has a text after its points", where=folder, remedy="the last field is the text")
-    return sys.maxsize
+    return QUAD_NUMBERS if quads > longer or not longer else sys.maxsize
 
 
-def _truth_instance(row: _Row, limit: int) -> TruthInstance:
-    count = min(row.most_coordinates, limit)
+def _truth_instance(row: _Row, thousands_limit: int) -> TruthInstance:
+    count = min(row.most_coordinates, thousands_limit if row.may_be_thousands else sys.maxsize)
     # A triangle is believed only where no comma follows: `x1,y1,...,x4,y4` is a quad without its text.
     if count < 2 * MIN_POINTS or (count < QUAD_NUMBERS and count != len(row.fields) - 1):
         raise TruthError("not x1,y1,...,xn,yn,text with three points or more", where=row.where)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dbcpu.errors import ImageError, TruthError
 from dbcpu.geometry import Size
@@ -42,6 +45,38 @@ def test_thousands_are_text_where_all_others_are_quads(tmp_path: Path):
     lines = [f"{QUAD},word", f"{QUAD},12,345,678"]
     assert [len(instance.polygon) for instance in _read(tmp_path, *lines)] == [4, 4]
     assert [len(instance.polygon) for instance in _read(tmp_path, *lines, f"{FIVE},word")] == [4, 5, 5]
+
+
+@pytest.mark.parametrize("text", ["12,345,678", "-12,345,678.90", "12,345,678 RM", "12,345,678€", "1,234,567,890"])
+def test_thousands_are_text_to_the_end_of_the_line(tmp_path: Path, text: str):
+    for lines in ([f"{QUAD},{text}"], [f"{QUAD},word", f"{QUAD},{text}"]):
+        assert [instance.polygon.tolist() for instance in _read(tmp_path, *lines)] == [QUAD_POINTS] * len(lines)
+
+
+def test_a_line_of_another_form_changes_no_other_line(tmp_path: Path):
+    quads = [f"{QUAD},word", f"{QUAD},14", f"{QUAD},12,345,678"]
+    assert [len(instance.polygon) for instance in _read(tmp_path, *quads, f"{FIVE},word")] == [4, 4, 4, 5]
+    fives = [f"{FIVE},word", f"{FIVE},14", f"{QUAD},12,345,678"]
+    assert [len(instance.polygon) for instance in _read(tmp_path, *fives, f"{QUAD},word")] == [5, 5, 5, 4]
+
+
+_TEXTS = st.sampled_from(["word", "two words", "###", "", "7", "14", "2.13", "1234", "-5"])
+_SIDES = st.integers(0, 1200)
+
+
+@settings(deadline=None)
+@given(st.data(), st.sampled_from([1, 10]), st.sampled_from([5, 7, 14]))
+def test_polygons_of_whole_numbers_are_read_in_full(data: st.DataObject, lines: int, points: int):
+    texts = _TEXTS if points == 5 else _TEXTS | st.integers(0, 999).map(str)  # "678" after five is told apart by others
+    polygon = st.lists(st.tuples(_SIDES, _SIDES), min_size=points, max_size=points)
+    page = data.draw(st.lists(st.tuples(polygon, texts), min_size=lines, max_size=lines))
+    if points == 5 and lines > 1:
+        page = [*page, *((polygon, data.draw(st.integers(0, 999).map(str))) for polygon, _ in page)]
+    rows = [",".join([*(str(side) for point in polygon for side in point), text]) for polygon, text in page]
+    with tempfile.TemporaryDirectory() as folder:
+        instances = _read(Path(folder), *rows)
+    assert [instance.polygon.tolist() for instance in instances] == [[[*map(float, p)] for p in row] for row, _ in page]
+    assert [instance.ignored for instance in instances] == [text == "###" for _, text in page]
 
 
 def test_byte_order_mark_line_ends_and_blank_lines_do_not_matter(tmp_path: Path):
