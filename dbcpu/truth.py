@@ -28,6 +28,7 @@ IGNORED = "###"  # the text of an instance that detections may find or miss
 MIN_POINTS = 3
 QUAD_NUMBERS = 8
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_LINE_END = re.compile(r"\r\n|\r|\n")  # no others: texts may hold what Unicode takes for one
 # 12,345,678 and 1,234,567,890, to the end of the line but for decimals and a currency: longer ones are points.
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(,\d{3}){2,3}(\.\d*)?\s*[^\d,]{0,3}\s*", re.ASCII)
 
@@ -227,16 +228,15 @@ def _score(value: Any, where: object) -> float | None:
 
 
 def _read_rows(path: Path) -> list[_Row]:
-    lines = enumerate(_read_text(path).replace("\r\n", "\n").split("\n"), 1)
+    lines = enumerate(_LINE_END.split(_read_text(path)), 1)
     return [_Row(line.split(","), f"{path}, line {number}") for number, line in lines if line.strip()]
 
 
 def _read_text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = len(_LINE_END.split(error.object[: error.start].decode()))
         raise TruthError("not UTF-8", where=f"{path}, line {line}", remedy="convert it") from None
     except OSError as error:
         raise TruthError(f"cannot be read: {error.strerror or error}", where=path) from None

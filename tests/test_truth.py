@@ -86,6 +86,15 @@ def test_byte_order_mark_line_ends_and_blank_lines_do_not_matter(tmp_path: Path)
     assert [instance.ignored for instance in instances] == [False, True]
 
 
+def test_lines_may_end_in_any_way_and_are_numbered_alike(tmp_path: Path):
+    for end in ("\n", "\r\n", "\r"):
+        lines = end.join([f"{QUAD},a\u2028b", "", f"{FIVE},word", ""]).encode()
+        assert [len(instance.polygon) for instance in _read(tmp_path, content=lines)] == [4, 5]
+        for bad, what in ((b"word", "not x1"), (b"caf\xe9", "not UTF-8")):
+            with pytest.raises(TruthError, match=f"line 4: {what}"):
+                _read(tmp_path, content="\ufeff".encode() + lines + "頁".encode() + bad)
+
+
 def test_an_empty_file_is_a_page_without_text(tmp_path: Path):
     assert _read(tmp_path, content=b"") == ()
     assert _read(tmp_path, content="\ufeff\r\n".encode()) == ()
