@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 IGNORED = "###"  # the text of an instance that detections may find or miss
 MIN_POINTS = 3
 QUAD_NUMBERS = 8
+LARGEST_COORDINATE = 1e9  # pixels; no picture has as many, and areas stay exact
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _LINE_END = re.compile(r"\r\n|\r|\n")  # no others: texts may hold what Unicode takes for one
 # 12,345,678 and 1,234,567,890, to the end of the line but for decimals and a currency: longer ones are points.
@@ -218,6 +219,8 @@ def _polygon(points: Any, where: object) -> npt.NDArray[np.float64]:
     polygon = np.array(points, np.float64)
     if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < MIN_POINTS or not np.isfinite(polygon).all():
         raise TruthError("not a polygon of three points or more", where=where)
+    if np.abs(polygon).max() > LARGEST_COORDINATE:
+        raise TruthError(f"a coordinate beyond {LARGEST_COORDINATE:.0e}, which no picture has", where=where)
     return polygon
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -188,6 +189,17 @@ def test_verdicts_are_drawn_below_a_legend():
     assert red > blue == green
     np.testing.assert_array_equal(drawn[legend + 10, 50], 255)  # inside the one that was found
     assert (drawn[:legend] < 128).any()
+
+
+def test_outlines_that_reach_far_beyond_the_picture_are_drawn_as_fast():
+    picture = np.full((120, 160, 3), 255, np.uint8)
+    far = [_truth(_box(-1e10, -1e10, 2e10, 1e10 + 60)), _truth(_box(1e300, 1e300, 1, 1))]
+    score = PageScore(tally=Tally(), truths=("miss", "ignored"), detections=())
+    started = time.process_time()
+    drawn = draw_verdicts(picture, [truth.polygon for truth in far], [], score)[-120:]
+    assert time.process_time() - started < 1
+    assert (drawn[30, 80] != 255).any()
+    assert (drawn[90, 80] == 255).all()
 
 
 def _write_set(folder: Path, pages: dict[str, Sequence[Points]]) -> Path:

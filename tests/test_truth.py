@@ -108,6 +108,15 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str):
         _read(tmp_path, f"{QUAD},good", "", line)
 
 
+@pytest.mark.parametrize("far", ["1e200", "-1000000001"])
+def test_coordinates_that_no_picture_has_are_refused(tmp_path: Path, far: str):
+    with pytest.raises(TruthError, match=r"gt_page\.txt, line 2: a coordinate beyond 1e\+09"):
+        _read(tmp_path, f"{QUAD.replace('110', '1e9')},good", f"{QUAD.replace('110', far)},word")
+    (tmp_path / "page.json").write_text(f'{{"instances": [{{"polygon": [[0, 0], [1, {far}], [1, 1]]}}]}}', "utf-8")
+    with pytest.raises(TruthError, match=r"page\.json: a coordinate beyond"):
+        read_detections(tmp_path, ["page"])
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path):
     with pytest.raises(TruthError, match=r"gt_page\.txt, line 2: not UTF-8"):
         _read(tmp_path, content=f"{QUAD},good\n{QUAD},caf".encode() + b"\xe9\n")

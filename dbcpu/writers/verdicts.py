@@ -29,6 +29,7 @@ _DETECTION_WORDS: dict[Verdict, str] = {
 }
 _ORDER: tuple[Verdict, ...] = ("ignored", "hit", "miss")
 _FILL = 0.18  # opacity of what went wrong
+_FAR = 100_000  # pixels outside the picture; to fill what reaches 1e9 of them takes seconds
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22  # pixels of a digit at scale 1
 _INK = (0, 0, 0)
@@ -61,18 +62,20 @@ def draw_verdicts(
     tinted = pixels_bgr.copy()
     for polygon, verdict, colour, _ in layers:
         if verdict == "miss":
-            cv2.fillPoly(tinted, [_points(polygon)], colour)
+            cv2.fillPoly(tinted, [_points(polygon, drawn_on=tinted)], colour)
     drawn = np.asarray(cv2.addWeighted(tinted, _FILL, pixels_bgr, 1 - _FILL, 0), np.uint8)
     thin = max(1, round(min(pixels_bgr.shape[:2]) / 700))
     for polygon, _, colour, is_truth in layers:
-        cv2.polylines(drawn, [_points(polygon)], True, colour, thin + 1 if is_truth else thin, cv2.LINE_AA)
+        points = _points(polygon, drawn_on=drawn)
+        cv2.polylines(drawn, [points], True, colour, thin + 1 if is_truth else thin, cv2.LINE_AA)
     legend = _legend(score, drawn.shape[1], letter_height=float(np.clip(min(drawn.shape[:2]) / 55, 9, 24)))
     missing = legend.shape[1] - drawn.shape[1]
     return np.concatenate([legend, np.pad(drawn, ((0, 0), (0, missing), (0, 0)), constant_values=255)])
 
 
-def _points(polygon: Polygon) -> npt.NDArray[np.int32]:
-    return np.round(polygon).astype(np.int32)
+def _points(polygon: Polygon, *, drawn_on: Picture) -> npt.NDArray[np.int32]:
+    height, width = drawn_on.shape[:2]
+    return np.clip(np.round(polygon), -_FAR, (width + _FAR, height + _FAR)).astype(np.int32)
 
 
 def _legend(score: PageScore, width: int, letter_height: float) -> Picture:
