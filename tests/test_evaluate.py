@@ -306,6 +306,21 @@ def test_the_worst_pages_are_drawn(tmp_path: Path, truth: Path, detections: Path
     assert "receipts" in out
 
 
+def test_the_worst_pages_with_the_longest_names_are_drawn_too(tmp_path: Path):
+    stems = ["a" * 247, "頁" * 82]
+    truth = _write_set(tmp_path / "receipts", {stem: [LINE] for stem in stems})
+    found = _write_detections(tmp_path / "found", {stem: [(LINE, 1)] for stem in stems})
+    (truth / "images").mkdir()
+    for stem in stems:
+        (truth / f"images/{stem}.png").write_bytes(cv2.imencode(".png", np.full((9, 9), 255, np.uint8))[1].tobytes())
+    code, _, err = run_cli("evaluate", truth, "--detections", found, "--worst", tmp_path / "worst")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [
+        f"01_receipts_{'a' * 239}.png",
+        f"02_receipts_{'頁' * 79}.png",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [

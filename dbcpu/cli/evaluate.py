@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 THRESHOLDS = [hundredth / 100 for hundredth in range(100)]  # of --sweep
+LONGEST_NAME = 255 - len(".png")  # bytes of a file's name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -253,4 +255,7 @@ def _draw_worst(scored: Sequence[_ScoredSet], folder: Path, number: int) -> None
         truths = [instance.polygon for instance in one.truth.pages[stem]]
         detections = [detection.polygon for detection in one.found[stem]]
         drawn = draw_verdicts(source.pixels_bgr, truths, detections, one.scores[stem])
-        write_file(folder / f"{place:02d}_{one.truth.name}_{stem}.png", cv2.imencode(".png", drawn)[1].tobytes())
+        name = f"{place:02d}_{one.truth.name}_{stem}"
+        while len(os.fsencode(name)) > LONGEST_NAME:
+            name = name[:-1]
+        write_file(folder / f"{name}.png", cv2.imencode(".png", drawn)[1].tobytes())
