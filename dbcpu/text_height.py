@@ -36,7 +36,7 @@ def letter_height(pixels_bgr: npt.NDArray[np.uint8], finest_side: int) -> float 
     Returns:
         Pixels of the picture, or None where there is too little that looks like letters.
     """
-    heights = np.sort(np.concatenate([*_letters(pixels_bgr, finest_side)]))
+    heights = np.sort(np.concatenate([np.empty(0), *_letters(pixels_bgr, finest_side)]))
     if len(heights) < _FEWEST:
         return None
     length = np.cumsum(heights)  # a letter is about as wide as it is tall

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dbcpu import load_detector
 from dbcpu.config import PreprocessConfig
 from dbcpu.errors import ImageError, UsageError
+from dbcpu.text_height import letter_height
 from dbcpu.tiling import _spans, _take_tall_kernels, choose_factor, preprocess_tiles, read_tiles
 
 SAMPLE = np.asarray(cv2.imread(str(Path(__file__).parent / "data" / "sample.jpg")), np.uint8)
@@ -123,6 +124,13 @@ def test_a_very_tall_line_of_which_the_finer_size_has_scraps_is_taken_over():
 def test_pages_no_more_than_twice_the_ordinary_size_are_never_tiled():
     page = cv2.resize(SAMPLE, (1472, 1720))
     assert choose_factor(np.asarray(page, np.uint8), PreprocessConfig()) == 1
+
+
+@pytest.mark.parametrize("side", [129, 199, 200])
+def test_pages_too_small_to_show_lines_are_read_whole(side: int):
+    page = np.full((side, 2 * side, 3), 255, np.uint8)
+    assert letter_height(page, side) is None
+    assert choose_factor(page, PreprocessConfig(short_side=64)) == 1
 
 
 def test_an_enlarged_page_is_read_whole_and_a_sheet_of_many_pages_in_tiles():
