@@ -48,6 +48,7 @@ _LOW_LETTERS = 5.0  # network pixels without ascenders; lower ones run into each
 _GOOD_LETTERS = 8.0
 _LEAST_FACTOR = 1.5  # less is not worth several tiles
 MAX_WORKING_PIXELS = 128_000_000  # the map takes 4 bytes for each, the picture 3
+LARGEST_TILE = 10_000  # times; with more, no page but the tiniest stays below that
 _OVERLAP = 128  # pixels of the working size, give or take 32
 _COARSER = 4  # from one size to the next; networks read letters over a range wider than this
 # Kernels of the coarser size are taken over from half a height of so many of its pixels on, where the finer size has
@@ -83,15 +84,15 @@ class TiledInput:
 
 
 def check_tile(tile: Tile) -> None:
-    """Refuse what is none of "auto", "off" and a number from 1.
+    """Refuse what is none of "auto", "off" and a number from 1 to 10000.
 
     Raises:
         UsageError: it is not.
     """
     if tile in ("auto", "off"):
         return
-    if isinstance(tile, str) or not 1 <= tile < math.inf:
-        raise UsageError(f"tile must be auto, off or a number from 1, not {tile!r}")
+    if isinstance(tile, str) or not 1 <= tile <= LARGEST_TILE:
+        raise UsageError(f"tile must be auto, off or a number from 1 to {LARGEST_TILE}, not {tile!r}")
 
 
 def choose_factor(pixels_bgr: Pixels, config: PreprocessConfig) -> float:
@@ -125,7 +126,7 @@ def preprocess_tiles(pixels_bgr: Pixels, config: PreprocessConfig, factor: float
     Args:
         pixels_bgr: uint8 (H, W, 3), blue first.
         config: of the network's ordinary input.
-        factor: from 1.
+        factor: from 1 to 10000.
         name: of the picture, for messages.
 
     Raises:

@@ -143,9 +143,9 @@ def test_an_enlarged_page_is_read_whole_and_a_sheet_of_many_pages_in_tiles():
     assert choose_factor(grain, PreprocessConfig()) == 1
 
 
-@pytest.mark.parametrize("tile", ["on", 0.5, float("nan"), float("inf"), -1])
+@pytest.mark.parametrize("tile", ["on", 0.5, float("nan"), float("inf"), -1, 10001, 1e300, 1e308])
 def test_what_is_no_tile_is_refused(tile: object):
-    with pytest.raises(UsageError, match="tile must be auto, off or a number from 1"):
+    with pytest.raises(UsageError, match="tile must be auto, off or a number from 1 to 10000"):
         load_detector(tile=tile)  # type: ignore[arg-type]
 
 
