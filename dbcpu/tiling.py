@@ -202,7 +202,7 @@ def _blended(pixels: Pixels, side: int, config: PreprocessConfig, run: Run) -> P
         "network: %d ms for %d tiles of %dx%d, %d blank ones left out",
         *(round((time.perf_counter() - started) * 1000), len(rows) * len(columns) - blank, side, side, blank),
     )
-    return probability
+    return np.minimum(probability, 1, out=probability)  # the weights add up to 1 but for rounding
 
 
 def _is_blank(tile: Pixels) -> bool:
@@ -241,6 +241,7 @@ def _take_tall_kernels(fine: ProbabilityMap, coarse: ProbabilityMap, threshold: 
     is_kernel = (coarse > threshold).view(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(is_kernel)
     depth = cv2.distanceTransform(is_kernel, cv2.DIST_L2, 3)
+    np.minimum(depth, sum(coarse.shape), out=depth)  # where all of the map is a kernel, OpenCV gives 3e38
     down, across = (f / c for f, c in zip(fine.shape, coarse.shape, strict=True))
     for label in np.unique(labels[depth >= _TALL]):
         left, top, width, height, _ = stats[label].tolist()

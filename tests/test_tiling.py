@@ -88,6 +88,14 @@ def test_a_page_too_large_at_its_working_size_is_refused_by_name():
         preprocess_tiles(SAMPLE, PreprocessConfig(), 100, name="mine")
 
 
+def test_blended_probabilities_stay_probabilities():
+    config = PreprocessConfig(short_side=160, mean=(0, 0, 0), std=(1, 1, 1), scale=255)
+    pixels = np.tile(np.array([255, 0], np.uint8), (600, 450))[..., None].repeat(3, axis=2)  # nothing of it is blank
+    page = preprocess_tiles(pixels, config, 3)
+    probability = read_tiles(page, lambda tensor: np.ones(tensor.shape[2:], np.float32), threshold=0.3)
+    assert 0.9999 < probability.min() <= probability.max() <= 1
+
+
 # Tall text from coarser sizes
 
 
@@ -116,6 +124,14 @@ def test_a_very_tall_line_of_which_the_finer_size_has_scraps_is_taken_over():
     fine = _map(400, 400, (90, 96, 60, 80), (140, 150, 200, 230))
     _take_tall_kernels(fine, _map(100, 100, (15, 45, 10, 80)), 0.5)
     assert fine[120, 160] == np.float32(0.9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coarser_size_that_is_all_kernel_is_taken_over_like_others():
+    fine, scraps = np.full((400, 400), np.float32(0.6)), _map(400, 400, (90, 96, 60, 80))
+    for finer in (fine, scraps):
+        _take_tall_kernels(finer, np.full((100, 100), np.float32(0.9)), 0.5)
+        assert (finer == np.float32(0.9)).all()
 
 
 # What "auto" decides
