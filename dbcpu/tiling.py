@@ -91,7 +91,7 @@ def check_tile(tile: Tile) -> None:
     """
     if tile in ("auto", "off"):
         return
-    if isinstance(tile, str) or not 1 <= tile <= LARGEST_TILE:
+    if not isinstance(tile, (int, float)) or not 1 <= tile <= LARGEST_TILE:
         raise UsageError(f"tile must be auto, off or a number from 1 to {LARGEST_TILE}, not {tile!r}")
 
 
@@ -99,25 +99,33 @@ def choose_factor(pixels_bgr: Pixels, config: PreprocessConfig) -> float:
     """Decide how many times larger than ordinary a page should be read; 1 where its letters are tall enough as it is.
 
     That is from 5 pixels in the network's input, without ascenders; where they would be lower, the factor makes them 8.
-    Only pages whose short side is more than twice that of the input are looked at, and none is enlarged.
+    Only pages whose short side is more than twice that of the input are looked at, and none is enlarged, nor read at a
+    size that `preprocess_tiles` refuses.
 
     Args:
         pixels_bgr: uint8 (H, W, 3).
         config: of the network's ordinary input.
 
     Returns:
-        1, or from 1.5 to 8.
+        1, or up to 8.
     """
     image_size = Size(*pixels_bgr.shape[:2])
-    ordinary_side = min(content_size(config, image_size))
+    ordinary = content_size(config, image_size)
+    ordinary_side = min(ordinary)
     shrink = min(image_size) / ordinary_side
     if shrink <= _MUCH_LARGER:
         return 1.0
     height = letter_height(pixels_bgr, round(min(shrink, LARGEST_FACTOR) * ordinary_side))
     if height is None or height / shrink >= _LOW_LETTERS:
         return 1.0
-    factor = min(_GOOD_LETTERS / (height / shrink), shrink, LARGEST_FACTOR)
-    return round(factor, 1) if factor >= _LEAST_FACTOR else 1.0
+    affordable = math.sqrt(MAX_WORKING_PIXELS / math.prod(ordinary))
+    factor = min(_GOOD_LETTERS / (height / shrink), shrink, LARGEST_FACTOR, affordable)
+    if factor < _LEAST_FACTOR:
+        return 1.0
+    factor = round(factor, 1)
+    while math.prod(_times(ordinary, factor)) > MAX_WORKING_PIXELS:  # by rounding its sides up
+        factor = round(factor - 0.1, 1)
+    return factor
 
 
 def preprocess_tiles(pixels_bgr: Pixels, config: PreprocessConfig, factor: float, *, name: str = "image") -> TiledInput:

@@ -159,7 +159,18 @@ def test_an_enlarged_page_is_read_whole_and_a_sheet_of_many_pages_in_tiles():
     assert choose_factor(grain, PreprocessConfig()) == 1
 
 
-@pytest.mark.parametrize("tile", ["on", 0.5, float("nan"), float("inf"), -1, 10001, 1e300, 1e308])
+def test_a_sheet_is_read_no_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch):
+    sheet = np.tile(SAMPLE, (4, 4, 1))
+    wanted = choose_factor(sheet, PreprocessConfig())
+    monkeypatch.setattr("dbcpu.tiling.MAX_WORKING_PIXELS", 2_000_000)
+    factor = choose_factor(sheet, PreprocessConfig())
+    assert 1.5 <= factor < wanted
+    preprocess_tiles(sheet, PreprocessConfig(), factor)
+    with pytest.raises(ImageError, match="over the limit"):
+        preprocess_tiles(sheet, PreprocessConfig(), factor + 0.2)
+
+
+@pytest.mark.parametrize("tile", ["on", None, 0.5, float("nan"), float("inf"), -1, 10001, 1e300, 1e308])
 def test_what_is_no_tile_is_refused(tile: object):
     with pytest.raises(UsageError, match="tile must be auto, off or a number from 1 to 10000"):
         load_detector(tile=tile)  # type: ignore[arg-type]

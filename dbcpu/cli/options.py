@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,7 +44,7 @@ class SizeType(_SizeParameter):
 
 
 class TileType(_TileParameter):
-    """`auto`, `off` or a number from 1."""
+    """`auto`, `off` or a number, whose range is checked where the detector is made."""
 
     name = "auto|N|off"
 
@@ -54,12 +53,9 @@ class TileType(_TileParameter):
         if value in ("auto", "off"):
             return value  # type: ignore[no-any-return]
         try:
-            factor = float(value)
+            return float(value)
         except ValueError:
-            factor = 0.0
-        if not 1 <= factor < math.inf:
-            self.fail(f"{value!r} is not auto, off or a number from 1", param, ctx)
-        return factor
+            self.fail(f"{value!r} is not auto, off or a number from 1 to 10000", param, ctx)
 
 
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
