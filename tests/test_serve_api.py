@@ -154,6 +154,27 @@ def test_a_form_needs_a_file_of_the_name(client: httpx.Client, sample: bytes, na
     assert client.post("/v1/detect", files={name: ("", sample)}).status_code == 400
 
 
+def part(content: bytes) -> bytes:
+    """A part of a form whose boundary is `part`, up to the next boundary."""
+    return b'--part\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + content + b"\r\n"
+
+
+def sent_form(client: httpx.Client, path: str, body: bytes, more: str = "") -> httpx.Response:
+    headers = {"Content-Type": f"multipart/form-data; boundary=part{more}"}
+    return client.post(path, content=body, headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/detect", "/v1/detect/batch"])
+@pytest.mark.parametrize("rest", [b"", part(b"x"), part(b"x")[:-10], b"--part", b"--part\r\n"])
+def test_a_form_that_is_cut_off_is_malformed(client: httpx.Client, sample: bytes, path: str, rest: bytes):
+    response = sent_form(client, path, part(sample) + rest)
+    assert (response.status_code, response.json()["type"]) == (400, "/docs#problem-malformed")
+
+
+def test_a_form_needs_nothing_after_its_last_boundary(client: httpx.Client, sample: bytes):
+    assert sent_form(client, "/v1/detect", part(sample) + b"--part--").status_code == 200
+
+
 def test_a_batch_answers_each_page_in_order_and_goes_on_after_a_failure(client: httpx.Client, sample: bytes):
     files = [("file", ("a.tif", tiff_of(2))), ("file", ("b.jpg", b"nonsense")), ("file", ("c.jpg", sample))]
     response = client.post("/v1/detect/batch", files=files)

@@ -73,6 +73,7 @@ class Share:
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 62  # files of any size that passes the limit stay out of the disk
+    is_complete = False  # the parser ends without an error where the body does, in the middle of a part too
 
     def on_headers_finished(self) -> None:
         """Take every part for a file, also where the client gives it no name."""
@@ -80,6 +81,10 @@ class _InMemoryParser(MultiPartParser):
         if disposition is not None and b"filename" not in parse_options_header(disposition)[1]:
             self._current_part.content_disposition = disposition + f'; filename="{RAW_NAME}"'.encode()
         super().on_headers_finished()
+
+    def on_end(self) -> None:
+        """Note the last boundary."""
+        self.is_complete = True
 
 
 async def read_pictures(request: Request, limits: Limits, share: Share, *, most: int) -> list[Picture]:
@@ -106,6 +111,8 @@ async def read_pictures(request: Request, limits: Limits, share: Share, *, most:
         form = await parser.parse()
     except MultiPartException as error:
         raise ServeError(MALFORMED, error.message.rstrip("."), remedy="name each part `file`") from None
+    if not parser.is_complete:
+        raise ServeError(MALFORMED, "the form ends before its last boundary", remedy="send it again")
     pictures = [
         Picture(content=await part.read(), name=part.filename or RAW_NAME)
         for part in form.getlist("file")
