@@ -175,6 +175,12 @@ def test_a_form_needs_nothing_after_its_last_boundary(client: httpx.Client, samp
     assert sent_form(client, "/v1/detect", part(sample) + b"--part--").status_code == 200
 
 
+@pytest.mark.parametrize("charset", ["undefined", "punycode"])
+def test_a_charset_that_cannot_name_a_part_is_malformed(client: httpx.Client, sample: bytes, charset: str):
+    response = sent_form(client, "/v1/detect", part(sample) + b"--part--", f"; charset={charset}")
+    assert (response.status_code, "charset" in response.json()["detail"]) == (400, True)
+
+
 def test_a_batch_answers_each_page_in_order_and_goes_on_after_a_failure(client: httpx.Client, sample: bytes):
     files = [("file", ("a.tif", tiff_of(2))), ("file", ("b.jpg", b"nonsense")), ("file", ("c.jpg", sample))]
     response = client.post("/v1/detect/batch", files=files)

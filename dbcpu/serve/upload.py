@@ -111,6 +111,8 @@ async def read_pictures(request: Request, limits: Limits, share: Share, *, most:
         form = await parser.parse()
     except MultiPartException as error:
         raise ServeError(MALFORMED, error.message.rstrip("."), remedy="name each part `file`") from None
+    except UnicodeError:
+        raise ServeError(MALFORMED, "a name is not of the charset that the form tells", remedy="use UTF-8") from None
     if not parser.is_complete:
         raise ServeError(MALFORMED, "the form ends before its last boundary", remedy="send it again")
     pictures = [
