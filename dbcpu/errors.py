@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """Return `text` with every character that would break a line or steer a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DbcpuError(Exception):
     """Base of all errors that dbcpu raises on purpose.
 
@@ -31,12 +36,7 @@ class DbcpuError(Exception):
         text = self.what if self.where is None else f"{self.where}: {self.what}"
         if self.remedy is not None:
             text += f" ({self.remedy})"
-        return printable(text)
-
-
-def printable(text: str) -> str:
-    """Return `text` with every character that would break a line or steer a terminal escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(text)  # a name in it may have a line break
 
 
 def _rebuild(kind: type[DbcpuError], what: str, where: str | None, remedy: str | None) -> DbcpuError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import numpy as np
 import pytest
 from helpers import run_cli
@@ -15,10 +19,12 @@ from helpers import run_cli
 from dbcpu.cli.serve import serve
 from dbcpu.errors import ConfigError, ImageError
 from dbcpu.geometry import Size
+from dbcpu.serve.app import create_app
 from dbcpu.serve.keeping import Keeping, Session
+from dbcpu.serve.line import Line
 from dbcpu.serve.problems import BUSY, KINDS, ServeError, problem, problem_headers
-from dbcpu.serve.settings import read_keys
-from dbcpu.serve.work import KeptMap, Picture
+from dbcpu.serve.settings import ServeSettings, read_keys
+from dbcpu.serve.work import KeptMap, ModelFacts, Picture
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,6 +43,19 @@ def kept(keeping: Keeping, size: int) -> str:
     token = keeping.keep(session_of(size))
     assert token is not None
     return token
+
+
+def asked(method: str, path: str, **headers: str) -> httpx.Response:
+    """The answer of an application that has no workers."""
+    settings = ServeSettings(workers=1)
+    facts = ModelFacts(name="x", description="x", precision="float32", preprocess={}, postprocess={})
+    app = create_app(settings, facts, Line(cast(Any, None), settings, cpus=1, on_broken=print))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(ask())
 
 
 def test_sessions_that_were_not_used_for_longest_make_room():
@@ -85,6 +104,13 @@ def test_problems_have_the_words_of_the_error():
     }
     assert problem_headers(ServeError(BUSY, "full", retry_after=3)) == {"Retry-After": "3"}
     assert len({kind.slug for kind in KINDS}) == len(KINDS)
+
+
+def test_no_address_breaks_a_line_of_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logging.getLogger("dbcpu"), "propagate", True)
+    caplog.set_level(logging.INFO, "dbcpu")
+    asked("GET", "/%0aFAKE%1b[31m")
+    assert caplog.messages[0].startswith("GET /\\nFAKE\\x1b[31m: 404 in ")
 
 
 def test_without_the_extra_the_command_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):

@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import BaseRoute, Match
 from starlette.staticfiles import StaticFiles
 
-from dbcpu.errors import DbcpuError
+from dbcpu.errors import DbcpuError, printable
 from dbcpu.serve.api import Api
 from dbcpu.serve.documentation import documentation_page
 from dbcpu.serve.keeping import Keeping
@@ -233,4 +233,4 @@ class _Watch:
             seconds = time.perf_counter() - started
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.request(method, getattr(scope.get("route"), "path", "other"), status, seconds)
-            logger.info("%s %s: %d in %d ms", method, scope["path"], status, round(seconds * 1000))
+            logger.info("%s %s: %d in %d ms", method, printable(scope["path"]), status, round(seconds * 1000))
