@@ -121,6 +121,19 @@ def test_without_the_extra_the_command_says_how_to_install_it(monkeypatch: pytes
     assert (code, err) == (2, "dbcpu: error: serve: needs fastapi (pip install 'dbcpu[serve]')\n")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "1e308"])
+@pytest.mark.parametrize("option", ["deadline", "read-timeout", "max-pixels", "max-network-pixels"])
+def test_amounts_are_numbers_that_a_server_can_count_with(option: str, value: str):
+    code, _, err = run_cli("serve", f"--{option}", value)
+    assert (code, f"Invalid value for '--{option}': " in err) == (2, True)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_pictures_are_kept_for_a_finite_time(value: str):
+    code, _, err = run_cli("serve", "--keep-seconds", value)
+    assert (code, f"'{value}' is not a finite number" in err) == (2, True)
+
+
 def test_an_address_in_use_is_a_usage_error():
     import socket
 

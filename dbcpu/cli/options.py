@@ -58,6 +58,17 @@ class TileType(_TileParameter):
             self.fail(f"{value!r} is not auto, off or a number from 1 to 10000", param, ctx)
 
 
+class FiniteRange(click.FloatRange):
+    """As in click, without infinity and nan, which no comparison refuses."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail as click does."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):

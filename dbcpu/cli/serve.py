@@ -9,6 +9,7 @@ import click
 
 from dbcpu.cli.options import (
     PATH,
+    FiniteRange,
     checkpoint_options,
     postprocess_options,
     precision_option,
@@ -16,6 +17,8 @@ from dbcpu.cli.options import (
     verbosity_options,
     weights_option,
 )
+
+_AMOUNT = FiniteRange(0, 1_000_000, min_open=True)  # more would overflow as milliseconds, or as a number of places
 
 
 @click.command(
@@ -40,14 +43,14 @@ from dbcpu.cli.options import (
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Pictures that may wait.")
 @click.option(
     "--deadline",
-    type=click.FloatRange(0, min_open=True),
+    type=_AMOUNT,
     default=30,
     show_default=True,
     help="Seconds for a picture, waiting included.",
 )
 @click.option(
     "--read-timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=_AMOUNT,
     default=20,
     show_default=True,
     help="Seconds for a request to arrive; large bodies may take longer, at 32 KiB a second.",
@@ -57,7 +60,7 @@ from dbcpu.cli.options import (
 )
 @click.option(
     "--max-pixels",
-    type=click.FloatRange(0, min_open=True),
+    type=_AMOUNT,
     default=100,
     show_default=True,
     metavar="MP",
@@ -65,7 +68,7 @@ from dbcpu.cli.options import (
 )
 @click.option(
     "--max-network-pixels",
-    type=click.FloatRange(0, min_open=True),
+    type=_AMOUNT,
     default=4,
     show_default=True,
     metavar="MP",
@@ -75,7 +78,7 @@ from dbcpu.cli.options import (
 @click.option("--max-files", type=click.IntRange(1), default=64, show_default=True, help="Files of a batch.")
 @click.option(
     "--keep-seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=600,
     show_default=True,
     help="How long the page's sliders work on a picture after their last use.",
