@@ -106,6 +106,22 @@ def test_problems_have_the_words_of_the_error():
     assert len({kind.slug for kind in KINDS}) == len(KINDS)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/detect"),
+        ("POST", "/v1/detect/batch"),
+        ("GET", "/v1/sessions/x"),
+        ("GET", "/v1/sessions/x/pages/1"),
+        ("DELETE", "/v1/sessions/x"),
+        ("GET", "/v1/models"),
+    ],
+)
+def test_no_address_of_the_api_takes_an_unknown_parameter(method: str, path: str):
+    response = asked(method, f"{path}?longets=500")
+    assert (response.status_code, "longets: " in response.json()["detail"]) == (422, True)
+
+
 def test_no_address_breaks_a_line_of_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(logging.getLogger("dbcpu"), "propagate", True)
     caplog.set_level(logging.INFO, "dbcpu")

@@ -22,6 +22,8 @@ from dbcpu.serve.models import (
     FileSettings,
     Model,
     Models,
+    NoQuery,
+    PictureQuery,
     SessionQuery,
 )
 from dbcpu.serve.openapi import LINES, SESSION_HEADER, SESSION_LINKS, described, picture_body, problems
@@ -138,7 +140,8 @@ class Api:
         jpeg = {200: {"description": "The page.", "content": {"image/jpeg": {}}}, **kept}
         summary = "A page of a kept picture as JPEG, upright"
         add("GET", "/sessions/{token}/pages/{page}", self.page_picture, summary, jpeg)
-        add("GET", "/models", self.models, "The network and its settings", {200: described(Models, "The network.")})
+        known = {200: described(Models, "The network."), **problems(SETTING)}
+        add("GET", "/models", self.models, "The network and its settings", known)
         return router
 
     async def detect(self, request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
@@ -201,19 +204,19 @@ class Api:
         request: Request,
         token: Annotated[str, Path(max_length=64)],
         page: Annotated[int, Path(ge=1, le=1_000_000)],
-        longest: Annotated[int, Query(ge=16, le=8192, description="Side in pixels that it may have.")] = 4096,
+        query: Annotated[PictureQuery, Query()],
     ) -> Response:
         """For what browsers cannot show, such as TIFF."""
-        task = Rendition(picture=self._keeping.find(token).picture, page=page, longest=longest)
+        task = Rendition(picture=self._keeping.find(token).picture, page=page, longest=query.longest)
         (done,) = await self._answers(self._line.join(task), request)
         return Response(done.body, media_type="image/jpeg")
 
-    async def forget(self, token: Annotated[str, Path(max_length=64)]) -> Response:
+    async def forget(self, token: Annotated[str, Path(max_length=64)], _: Annotated[NoQuery, Query()]) -> Response:
         """Nothing happens where it is not kept."""
         self._keeping.forget(token)
         return Response(status_code=204)
 
-    async def models(self) -> Response:
+    async def models(self, _: Annotated[NoQuery, Query()]) -> Response:
         """What applies where a request does not say otherwise."""
         models = Models(models=[Model(**asdict(self._facts))])
         return Response(models.model_dump_json(), media_type="application/json")

@@ -82,6 +82,20 @@ class SessionQuery(Settings):
     page: Annotated[Annotated[int, PAGE] | None, Field(description="The only page to answer for.")] = None
 
 
+class PictureQuery(BaseModel):
+    """Parameters of `GET /v1/sessions/{token}/pages/{page}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    longest: Annotated[int, Field(ge=16, le=8192, description="Side in pixels that it may have.")] = 4096
+
+
+class NoQuery(BaseModel):
+    """Of what takes no parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Instance(BaseModel):
     """A text instance."""
 
