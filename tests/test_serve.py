@@ -122,6 +122,14 @@ def test_no_address_of_the_api_takes_an_unknown_parameter(method: str, path: str
     assert (response.status_code, "longets: " in response.json()["detail"]) == (422, True)
 
 
+@pytest.mark.parametrize("part", ["bytes=a-b", "bytes=999999-", "lines=1", "bytes=0-3"])
+@pytest.mark.parametrize("path", ["/", "/static/page.js"])
+def test_files_are_given_as_a_whole(path: str, part: str):
+    whole, response = asked("GET", path), asked("GET", path, Range=part)
+    assert (response.status_code, response.content) == (200, whole.content)
+    assert "accept-ranges" not in whole.headers
+
+
 def test_no_address_breaks_a_line_of_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(logging.getLogger("dbcpu"), "propagate", True)
     caplog.set_level(logging.INFO, "dbcpu")

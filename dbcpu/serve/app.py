@@ -205,7 +205,10 @@ def _methods_at(request: Request, routes: Sequence[BaseRoute]) -> list[str]:
 
 
 class _Watch:
-    """Adds the security headers to every response, and counts it."""
+    """Adds the security headers to every response, and counts it.
+
+    Who asks for a part of a file gets the whole: none is large, and Starlette refuses wrong ranges in words of its own.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -215,6 +218,7 @@ class _Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
         started = time.perf_counter()
         status = 500
 
@@ -224,6 +228,7 @@ class _Watch:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
+                del headers["Accept-Ranges"]
                 headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static") else "no-store")
             await send(message)
 
