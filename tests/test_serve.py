@@ -122,6 +122,13 @@ def test_no_address_of_the_api_takes_an_unknown_parameter(method: str, path: str
     assert (response.status_code, "longets: " in response.json()["detail"]) == (422, True)
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/static/page.js"])
+def test_what_is_no_part_of_the_api_can_be_asked_for_its_headers_alone(path: str):
+    head, get = asked("HEAD", path), asked("GET", path)
+    assert (head.status_code, head.headers["content-type"]) == (200, get.headers["content-type"])
+    assert asked("POST", path).headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize("part", ["bytes=a-b", "bytes=999999-", "lines=1", "bytes=0-3"])
 @pytest.mark.parametrize("path", ["/", "/static/page.js"])
 def test_files_are_given_as_a_whole(path: str, part: str):

@@ -67,6 +67,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _BEARER = HTTPBearer(auto_error=False, description="An API key.")
+_READING = ["GET", "HEAD"]
 _METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")  # that figures tell apart
 _LEFT = 499  # what logs and figures call a client who did not wait; nobody sees the response
 
@@ -118,16 +119,19 @@ def create_app(settings: ServeSettings, facts: ModelFacts, line: Line) -> FastAP
 def _add_watching(
     app: FastAPI, line: Line, metrics: Metrics, keeping: Keeping, protected: list[Any], unauthorised: dict[Any, Any]
 ) -> None:
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", summary="Whether the process lives")
     async def healthz() -> Health:
         return Health(status="ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Whether pictures can be worked on", responses=problems(BUSY))
     async def readyz() -> Health:
         if line.error is not None:
             raise ServeError(BUSY, line.error.what, remedy=line.error.remedy, retry_after=10)
         return Health(status="ok")
 
+    @app.head("/metrics", include_in_schema=False, dependencies=protected)
     @app.get(
         "/metrics",
         summary="Figures for Prometheus",
@@ -141,15 +145,15 @@ def _add_watching(
 
 
 def _add_pages(app: FastAPI) -> None:
-    @app.get("/openapi.json", include_in_schema=False)
+    @app.api_route("/openapi.json", methods=_READING, include_in_schema=False)
     async def openapi_json() -> dict[str, Any]:
         return app.openapi()
 
-    @app.get("/docs", include_in_schema=False)
+    @app.api_route("/docs", methods=_READING, include_in_schema=False)
     async def documentation() -> Response:
         return HTMLResponse(documentation_page(app.openapi()))
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=_READING, include_in_schema=False)
     async def page() -> Response:
         return FileResponse(_STATIC / "index.html")
 
@@ -201,7 +205,8 @@ def _add_errors(app: FastAPI, included: Sequence[BaseRoute]) -> None:
 def _methods_at(request: Request, routes: Sequence[BaseRoute]) -> list[str]:
     """Return the methods that the address of a request takes, of all routes there."""
     there = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in there for method in getattr(route, "methods", None) or ()})
+    methods = {method for route in there for method in getattr(route, "methods", None) or ()}
+    return sorted(methods) or _READING  # below a mount no route matches, and what is there are files
 
 
 class _Watch:
