@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from serving import SAMPLE, Served, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -238,6 +238,29 @@ def test_files_that_browsers_cannot_show_have_their_pages_shown(page: Page):
     expect(page.locator("#page")).to_have_text("2 of 2")
     page.wait_for_function("() => document.querySelector('#sheet img').naturalHeight === 200")
     assert page.locator("polygon").count() < many
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_late_picture_of_a_page_that_was_left_is_not_shown(page: Page, left: int):
+    sample = Image.open(SAMPLE)
+    stream = io.BytesIO()
+    others = [sample.crop((0, 0, 633, 200)), sample.crop((0, 0, 633, 300))]
+    sample.save(stream, "TIFF", save_all=True, append_images=others)
+    late: list[Route] = []
+    page.route(f"**/pages/{left}?*", lambda route: late.append(route))
+    with page.expect_request(f"**/pages/{left}?*"):
+        upload(page, stream.getvalue(), "scan.tif")
+        expect(page.locator("#page")).to_have_text("1 of 3")
+        if left == 2:
+            page.locator("#next").click()
+    page.locator("#next").click()
+    shown = f"() => document.querySelector('#sheet img').naturalHeight === {100 + 100 * left}"
+    page.wait_for_function(shown)
+    late[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.evaluate(shown)
+    expect(page.locator("#page")).to_have_text(f"{left + 1} of 3")
+    expect(page.locator("#result")).to_be_visible()
 
 
 def test_results_can_be_downloaded(page: Page, server: Served, tmp_path: Path):

@@ -8,7 +8,10 @@ const progress = element("progress"), problem = element("problem"), tip = elemen
 const view = new View(element("stage"), element("sheet"), { onHover: showTip, onZoom: scale => {
   element("zoom").value = `${Math.round(scale * 100)} %`;
 } });
-const state = { file: null, address: null, session: null, pages: [], page: 0, settings: {}, work: null, tries: null };
+const state = {
+  file: null, address: null, session: null, pages: [], page: 0, settings: {},
+  work: null, tries: null, showing: null, // what goes on, to be aborted by what comes next
+};
 
 onKeyNeeded(() => new Promise((resolve, reject) => {
   const dialog = element("key"), value = element("key-value");
@@ -43,6 +46,7 @@ async function open(file) {
   if (!file) return;
   state.work?.abort();
   state.tries?.abort();
+  state.showing?.abort();
   forget();
   Object.assign(state, { file, page: 0, settings: {}, session: null, pages: [] });
   await send();
@@ -74,6 +78,8 @@ function forget() {
 }
 
 async function showPage() {
+  state.showing?.abort();
+  const { signal } = state.showing = new AbortController();
   const { width, height, image } = state.pages[state.page];
   document.body.classList.add("loaded");
   element("result").hidden = false;
@@ -82,7 +88,10 @@ async function showPage() {
   element("page").value = `${state.page + 1} of ${state.pages.length}`;
   element("previous").disabled = state.page === 0;
   element("next").disabled = state.page === state.pages.length - 1;
-  const address = await picture(width, height);
+  const address = await picture(width, height, signal).catch(error => {
+    if (!signal.aborted) throw error;
+  });
+  if (signal.aborted) return URL.revokeObjectURL(address);
   if (state.address) URL.revokeObjectURL(state.address);
   state.address = address;
   view.show(address, width, height);
@@ -90,7 +99,7 @@ async function showPage() {
 }
 
 // The file itself where the browser shows it as the server sees it, else the server's rendition.
-async function picture(width, height) {
+async function picture(width, height, signal) {
   if (state.pages.length === 1) {
     const address = URL.createObjectURL(state.file), image = new Image();
     image.src = address;
@@ -100,7 +109,7 @@ async function picture(width, height) {
   }
   if (!state.session) throw new Problem(0, "too large to be kept by the server, and of a kind that this browser cannot show");
   const longest = matchMedia("(any-pointer: fine)").matches ? 8192 : 4096; // what phones have memory for
-  const response = await get(`v1/sessions/${state.session}/pages/${state.pages[state.page].page}`, { longest });
+  const response = await get(`v1/sessions/${state.session}/pages/${state.pages[state.page].page}`, { longest }, { signal });
   return URL.createObjectURL(await response.blob());
 }
 
