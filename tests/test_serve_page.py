@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
-from serving import SAMPLE, Served, serving
+from serving import SAMPLE, Served, serving, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
@@ -207,6 +207,63 @@ def test_a_control_that_was_just_moved_is_not_set_back_by_an_earlier_answer(page
     )
     page.wait_for_timeout(30)
     assert page.locator("#score").input_value() == moved
+
+
+def hold_back(page: Page, setting: str) -> list[Callable[[], None]]:
+    """Take the server for one that keeps nothing; its answers with the setting come when the functions are called."""
+    late: list[Callable[[], None]] = []
+
+    def answer_without_session(route: Route) -> None:
+        document = {**route.fetch().json(), "session": None}
+        if setting in route.request.url:
+            late.append(lambda: route.fulfill(json=document))
+        else:
+            route.fulfill(json=document)
+
+    page.route("**/v1/detect?*", answer_without_session)
+    return late
+
+
+def test_the_last_question_counts_where_nothing_is_kept(page: Page, server: Served):
+    late = hold_back(page, "score_threshold=0.2")
+    upload(page, SAMPLE.read_bytes())
+    page.locator("polygon").first.wait_for()
+    with page.expect_request("**/v1/detect?*score_threshold=0.2*"):
+        set_slider(page, "score", 0.2)
+    set_slider(page, "score", 0.75)
+    count = len(answer(server, SAMPLE.read_bytes(), score_threshold=0.75)["instances"])
+    expect_count(page, count)
+    late[0]()
+    page.wait_for_timeout(200)
+    assert page.locator("polygon").count() == count
+    assert page.locator("#score").input_value() == "0.75"
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def test_a_slider_in_motion_is_not_set_back_where_nothing_is_kept(page: Page):
+    late = hold_back(page, "score_threshold=0.2")
+    upload(page, SAMPLE.read_bytes())
+    page.locator("polygon").first.wait_for()
+    with page.expect_request("**/v1/detect?*score_threshold=0.2*"):
+        set_slider(page, "score", 0.2)
+    assert wait_until(lambda: page.evaluate("true") and late)
+    page.evaluate(
+        """() => {
+            const score = document.querySelector("#score");
+            window.values = [score.value];
+            window.motion = setInterval(() => {
+                score.stepUp();
+                score.dispatchEvent(new Event("input", { bubbles: true }));
+                values.push(score.value);
+            }, 20);
+        }"""
+    )
+    page.wait_for_timeout(100)
+    late[0]()
+    page.wait_for_timeout(200)
+    values = page.evaluate("() => { clearInterval(motion); return values.map(Number); }")
+    assert values == sorted(set(values))
+    expect(page.locator("#result")).to_be_visible()
 
 
 @pytest.mark.parametrize("event", ["paste", "drop"])

@@ -11,6 +11,7 @@ const view = new View(element("stage"), element("sheet"), { onHover: showTip, on
 const state = {
   file: null, address: null, session: null, pages: [], page: 0, settings: {},
   work: null, tries: null, showing: null, // what goes on, to be aborted by what comes next
+  timer: null, // of a change that was not asked about yet
 };
 
 onKeyNeeded(() => new Promise((resolve, reject) => {
@@ -44,7 +45,7 @@ function showProgress(text, share) {
 
 async function open(file) {
   if (!file) return;
-  state.work?.abort();
+  stopTimer();
   state.tries?.abort();
   state.showing?.abort();
   forget();
@@ -54,12 +55,14 @@ async function open(file) {
 
 // Sends the picture of the state, with its settings.
 async function send() {
+  state.work?.abort();
   const work = state.work = new AbortController();
   say(null);
   showProgress("sending", 0);
   try {
     const onProgress = share => share < 1 ? showProgress("sending", share) : showProgress("looking for text");
     const answer = await detect(state.file, { ...state.settings, keep: true }, { onProgress, signal: work.signal });
+    if (work.signal.aborted) return; // while a key was asked for
     state.session = answer.session;
     state.pages = answer.pages;
     await showPage();
@@ -117,6 +120,7 @@ function showInstances() {
   const { instances, settings, truncated } = state.pages[state.page];
   view.draw(instances);
   element("count").value = `${instances.length} instances${truncated ? ", cut at the limit of candidates" : ""}`;
+  if (state.timer) return; // the controls are ahead
   element("score").value = settings.score_threshold;
   element("unclip").value = settings.unclip_ratio;
   showValues();
@@ -130,6 +134,7 @@ function showValues() {
 
 // Asks for what the kept picture gives with the settings of the state; the last question counts.
 async function tryAgain() {
+  stopTimer();
   state.tries?.abort();
   if (!state.session) return send();
   const tries = state.tries = new AbortController();
@@ -144,12 +149,16 @@ async function tryAgain() {
   }
 }
 
-let timer;
 function change(settings) {
   state.tries?.abort(); // its answer would set the controls back
   Object.assign(state.settings, settings);
-  clearTimeout(timer);
-  timer = setTimeout(tryAgain, 60);
+  stopTimer();
+  state.timer = setTimeout(tryAgain, 60);
+}
+
+function stopTimer() {
+  clearTimeout(state.timer);
+  state.timer = null;
 }
 
 function turnPage(steps) {
