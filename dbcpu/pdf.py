@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ _WHITE = (255, 255, 255, 255)
 _UPRIGHT = 0  # quarter turns on top of the page's own
 _SIGNATURE = b"%PDF-"
 _SIGNATURE_WITHIN = 1024  # bytes; printers and mail put other things before it
+_LAST_WAIT = 60  # seconds for a page in the making, at the end of the process
 
 # pdfium serves one thread at a time, whatever the documents. A thread may come here again while it is inside, when a
 # generator that nobody waits for any more is closed by the garbage collector.
@@ -85,7 +88,14 @@ def _pdfium() -> Any:
     except ImportError as error:
         raise ImageError("a PDF, which needs pypdfium2", remedy="pip install 'dbcpu[pdf]'") from error
     logging.getLogger("pypdfium2").addHandler(logging.NullHandler())  # that forms of one kind are not drawn
+    _finish_drawing_at_exit()
     return pypdfium2
+
+
+@functools.cache  # once is enough, and after pypdfium2 has registered that it unloads pdfium, which has to come later
+def _finish_drawing_at_exit() -> None:
+    """Let no process end while another thread draws a page, since it would crash."""
+    atexit.register(_pdfium_lock.acquire, timeout=_LAST_WAIT)
 
 
 def _reason(code: int | None, password: str | None) -> ImageError:

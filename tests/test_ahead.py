@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,32 @@ def test_nothing_is_made_beside_a_heavy_item():
     for item in take_ahead(items(), lambda _: False):
         assert made[-1] == item
     assert made == [0, 1, 2]
+
+
+def test_whoever_stops_does_not_wait_for_an_item_that_never_comes():
+    comes = threading.Event()
+    others: list[threading.Thread] = []
+
+    def items() -> Iterator[int]:
+        others.append(threading.current_thread())
+        yield 0
+        comes.wait(60)
+        yield 1
+
+    ahead = take_ahead(items(), lambda _: True)
+    assert next(ahead) == 0
+    start = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - start < 30
+    assert others[0].daemon  # or the interpreter would wait for it at the end
+    comes.set()
+    others[0].join(10)
+    assert not others[0].is_alive()
+
+
+def test_nothing_is_left_running_at_the_end():
+    others = list(take_ahead((threading.current_thread() for _ in range(2)), lambda _: True))
+    assert not any(other.is_alive() for other in others)
 
 
 def test_a_batch_gives_what_each_picture_gives_by_itself(page: Path, tmp_path: Path):

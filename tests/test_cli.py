@@ -322,6 +322,19 @@ def test_inspect_does_not_pass_on_what_steers_a_terminal(tmp_path: Path, weights
     assert (code, "\x1b" in out, r"\x1b[31mred\nkind" in out) == (0, False, True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_interrupt_does_not_wait_for_input_that_never_comes(tmp_path: Path, weights: Path):
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "dbcpu", "detect", str(tmp_path / "pipe"), "-", "--weights", str(weights)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        (tmp_path / "pipe").write_bytes(b"")  # returns when it is being read, before stdin is
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1] == "dbcpu: interrupted"
+
+
 def test_a_reader_that_went_away_is_no_error_message(page: Path, weights: Path):
     command = [sys.executable, "-m", "dbcpu", "detect", *[str(page)] * 2, "--weights", str(weights), *map(str, NOISE)]
     read, write = os.pipe()

@@ -140,7 +140,7 @@ def _read_all(
     for number, given in enumerate(inputs):
         try:
             for page in read_image(
-                sys.stdin.buffer.read() if given == STDIN else given,
+                _read_stdin() if given == STDIN else given,
                 name=given,
                 ignore_exif=ignore_exif,
                 max_pixels=max_pixels or MAX_PIXELS,
@@ -151,6 +151,13 @@ def _read_all(
                 del page
         except ImageError as error:
             yield _Read(number, given, error)
+
+
+def _read_stdin() -> bytes:
+    buffer = sys.stdin.buffer
+    # Past the buffer: the interpreter wants its lock at the end, and dies where a thread still waits for input with it.
+    content: bytes = getattr(buffer, "raw", buffer).read()
+    return content
 
 
 def _detect_page(detector: Detector, results: Results, read: _Read, order: ReadingOrder) -> None:
