@@ -9,7 +9,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,7 +33,15 @@ from PIL import (
 
 from dbcpu.errors import ImageError, NoSuchPageError
 from dbcpu.geometry import Size
-from dbcpu.pixels import Pixels, bgr_from_picture, bgr_from_samples, turn_back, turn_upright
+from dbcpu.pixels import (
+    PHOTOMETRIC_INTERPRETATION,
+    WHITE_IS_ZERO,
+    Pixels,
+    bgr_from_picture,
+    bgr_from_samples,
+    turn_back,
+    turn_upright,
+)
 
 # TGA comes last: it has no signature, only a plausible header.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000", "PPM", "AVIF", "TGA")
@@ -80,7 +88,7 @@ def decode_pages(
     except ImageError:
         raise
     except Exception:
-        pages = list(_sizes_of_refused(stream))
+        pages = list(_headers_of_refused(stream))
         if not pages:
             raise
         check_first_page(first_page, len(pages))
@@ -311,23 +319,32 @@ def _opencv_samples(content: bytes, index: int, flags: int = cv2.IMREAD_UNCHANGE
             _set_opencv_log_level(level)
 
 
+class _Header(NamedTuple):
+    """Of a page that Pillow refuses."""
+
+    size: Size
+    orientation: int = 1
+    white_is_zero: bool = False
+
+
 def _decode_refused(
-    stream: BinaryIO, pages: list[tuple[Size, int]], first_page: int, *, max_pixels: int, ignore_exif: bool
+    stream: BinaryIO, pages: list[_Header], first_page: int, *, max_pixels: int, ignore_exif: bool
 ) -> Iterator[tuple[Pixels, bool]]:
     """Decode with OpenCV what Pillow refuses to open, such as colours in float."""
-    for index, (size, orientation) in enumerate(pages[first_page - 1 :], start=first_page - 1):
-        _check_size(size, max_pixels)
+    for index, header in enumerate(pages[first_page - 1 :], start=first_page - 1):
+        _check_size(header.size, max_pixels)
         samples = _opencv_samples(_content(stream), index)
         if samples is None:
             raise ImageError("damaged, or of a kind that cannot be decoded")
-        pixels = bgr_from_samples(samples)
+        # Samples of 8 bits come as light from OpenCV, whatever the file says.
+        pixels = bgr_from_samples(samples, white_is_zero=header.white_is_zero and samples.itemsize > 1)
         del samples
-        yield turn_back(pixels, orientation) if ignore_exif else pixels, index + 1 == len(pages)
+        yield turn_back(pixels, header.orientation) if ignore_exif else pixels, index + 1 == len(pages)
         del pixels
 
 
-def _sizes_of_refused(stream: BinaryIO) -> Iterator[tuple[Size, int]]:
-    """Give size and orientation of each page of a TIFF or a JPEG 2000, by its header alone."""
+def _headers_of_refused(stream: BinaryIO) -> Iterator[_Header]:
+    """Read the header of each page of a TIFF or a JPEG 2000."""
     content = _content(stream)
     if content[:4] in (b"II*\0", b"MM\0*"):
         directory = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
@@ -339,8 +356,12 @@ def _sizes_of_refused(stream: BinaryIO) -> Iterator[tuple[Size, int]]:
                 directory.load(stream)
                 if directory.get(_PLANAR_CONFIGURATION, 1) != 1:  # OpenCV misreads deep planes
                     return
-                yield Size(directory[257], directory[256]), directory.get(_ORIENTATION, 1)
+                yield _Header(
+                    Size(directory[257], directory[256]),
+                    directory.get(_ORIENTATION, 1),
+                    directory.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO,
+                )
     elif content[4:8] == b"jP  " and _CODESTREAM in content:
         start = content.index(_CODESTREAM) + len(_CODESTREAM)
         right, bottom, left, top = struct.unpack_from(">4xIIII", content, start)
-        yield Size(bottom - top, right - left), 1
+        yield _Header(Size(bottom - top, right - left))

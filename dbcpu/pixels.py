@@ -15,9 +15,9 @@ from PIL import Image, ImageCms
 Pixels = npt.NDArray[np.uint8]
 
 WHITE = 255
+WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation
+PHOTOMETRIC_INTERPRETATION = 262
 _BAND_PIXELS = 1 << 17  # converted at a time: stays in the cache, and keeps the extra memory off the size of the page
-_WHITE_IS_ZERO = 0  # TIFF PhotometricInterpretation
-_PHOTOMETRIC_INTERPRETATION = 262
 _UNSIGNED = 1  # TIFF SampleFormat
 _SAMPLE_FORMAT = 339
 
@@ -77,7 +77,7 @@ def bgr_from_picture(picture: Image.Image) -> Pixels:
         return bgr_from_samples(
             samples,
             transparent=picture.info.get("transparency"),
-            white_is_zero=tags.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO,
+            white_is_zero=tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO,
         )
     convert = _converter(picture)
     width, height = picture.size

@@ -191,6 +191,16 @@ def test_a_16_bit_tiff_where_zero_is_white_is_inverted():
     assert _greys(_read(tiff(np.array([[0, 4095]], np.uint16), {262: 0}))) == [255, 0]
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize(
+    "type_", [np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.float32, np.float64, np.uint64]
+)
+def test_zero_is_white_where_a_tiff_says_so_whatever_its_samples(type_: type[np.generic], byte_order: str):
+    row = np.array([[0, 255] * 4], type_)
+    assert _greys(_read(tiff(row, {262: 1}, byte_order=byte_order))) == [0, 255] * 4
+    assert _greys(_read(tiff(row, {262: 0}, byte_order=byte_order))) == [255, 0] * 4
+
+
 @given(
     arrays.arrays(
         st.sampled_from([np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64]),
