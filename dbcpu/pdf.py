@@ -44,7 +44,7 @@ def render_pages(
     Args:
         stream: seekable; read in pieces, as pages ask for them.
         dpi: pixels per inch of the page.
-        password: that opens an encrypted file; not looked at in others.
+        password: that opens an encrypted file; not looked at in those that open without.
         max_pixels: of a drawn page, and of each picture on it, which pdfium unpacks as a whole.
         first_page: where to begin, from 1; the pages before it cost nothing.
 
@@ -67,12 +67,8 @@ def render_pages(
 
 @contextlib.contextmanager
 def _opened(stream: BinaryIO, password: str | None) -> Iterator[Any]:
-    pdfium = _pdfium()
     with _pdfium_lock:
-        try:
-            document = pdfium.PdfDocument(stream, password=password)
-        except pdfium.PdfiumError as error:
-            raise _reason(error.err_code, password) from error
+        document = _open(stream, password)
     try:
         with _pdfium_lock:
             document.init_forms()
@@ -80,6 +76,21 @@ def _opened(stream: BinaryIO, password: str | None) -> Iterator[Any]:
     finally:
         with _pdfium_lock:
             document.close()
+
+
+def _open(stream: BinaryIO, password: str | None) -> Any:
+    pdfium = _pdfium()
+    try:
+        try:
+            return pdfium.PdfDocument(stream)  # of many files, the password need not be meant for this one
+        except pdfium.PdfiumError as error:
+            if error.err_code != pdfium.raw.FPDF_ERR_PASSWORD or not password:
+                raise
+            return pdfium.PdfDocument(stream, password=password)
+    except pdfium.PdfiumError as error:
+        raise _reason(error.err_code, password) from error
+    except UnicodeEncodeError as error:  # bytes of the command line that are no text
+        raise _reason(pdfium.raw.FPDF_ERR_PASSWORD, password) from error
 
 
 def _pdfium() -> Any:

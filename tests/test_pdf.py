@@ -103,10 +103,10 @@ def test_reading_may_begin_at_any_page():
     assert _error(SCANS, first_page=4) == "scan.pdf, page 4: the file ends with page 3"
 
 
-def _encrypted(password: str) -> bytes:
+def _encrypted(password: str, owner: str | None = None) -> bytes:
     pypdf = pytest.importorskip("pypdf")
     writer = pypdf.PdfWriter(clone_from=io.BytesIO(SCANS))
-    writer.encrypt(password, algorithm="RC4-128")
+    writer.encrypt(password, owner, algorithm="RC4-128")
     stream = io.BytesIO()
     writer.write(stream)
     return stream.getvalue()
@@ -119,6 +119,16 @@ def test_an_encrypted_file_opens_with_its_password_only(password: str):
     assert _error(content) == "scan.pdf: an encrypted PDF (give its password with --password)"
     assert _error(content, password=password[::-1]) == "scan.pdf: the password does not open this PDF"
     assert len(_pages(SCANS, password=password)) == 3
+
+
+@pytest.mark.parametrize("password", [None, "owner", "of another file", "\udcff"])
+def test_a_file_that_needs_no_password_to_be_read_opens_with_any(password: str | None):
+    assert len(_pages(_encrypted("", "owner"), password=password)) == 3
+
+
+def test_a_password_that_is_no_text_opens_nothing():
+    no_text = "\udcff"
+    assert _error(_encrypted("secret"), password=no_text) == "scan.pdf: the password does not open this PDF"
 
 
 def test_a_pdf_is_known_by_its_content(tmp_path: Path):
