@@ -133,6 +133,11 @@ def test_two_pictures_of_one_stem_keep_both_results(tmp_path: Path, page: Path, 
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["page.bmp.json", "page.png.json"]
 
 
+def test_the_same_picture_twice_is_one_result(tmp_path: Path, page: Path, weights: Path):
+    assert run_cli("detect", page, page, "--weights", weights, *NOISE, "-o", tmp_path / "out")[0] == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["page.json"]
+
+
 def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):
     tiff = tmp_path / "scan.tif"
     picture = Image.open(page)

@@ -16,6 +16,7 @@ from dbcpu.writers.icdar import icdar_lines
 from dbcpu.writers.json_document import json_document, json_line
 from dbcpu.writers.names import output_names, page_name
 from dbcpu.writers.overlay import draw_overlay
+from dbcpu.writers.page_files import possible_names
 
 
 def _result(*polygons: list[list[float]], image: str = "page.jpg") -> DetectionResult:
@@ -30,6 +31,7 @@ def _result(*polygons: list[list[float]], image: str = "page.jpg") -> DetectionR
     )
 
 
+PAGES = [(1, False), (1, True), (2, True)]
 QUAD = [[10, 20], [110, 20], [110, 50], [10, 50]]
 
 
@@ -87,12 +89,27 @@ def test_inputs_that_share_their_full_name_keep_their_folders(monkeypatch: pytes
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["a", "b", "c/d", ".."]), st.sampled_from(["1.jpg", "1.png", "1", "1.x.jpg"])))
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c/d", ".."]),
+            st.sampled_from(
+                ["1.jpg", "1.png", "1", "1.x.jpg", "1.jpg.png", "1.p0002.jpg", "1.labelme.jpg", "1.jpg.p0001.png"]
+            ),
+        )
+    )
 )
 def test_no_two_inputs_write_the_same_file(inputs: list[tuple[str, str]]):
-    given = ["/".join(parts) for parts in inputs]
+    given = ["/".join(parts) for parts in dict.fromkeys(inputs)]
     names = output_names(given)
     assert len(set(names.values())) == len(names)
+    pages = [[page_name(name, page, several=several) for page, several in PAGES] for name in names.values()]
+    files = [{file for page in own for file in possible_names(page)} for own in pages]
+    assert len(set().union(*files)) == sum(map(len, files))
+
+
+def test_a_name_that_goes_on_after_another_one_keeps_its_ending():
+    names = output_names(["a.jpg", "a.png", "a.jpg.png", "b.tif", "b.p0002.jpg", "bc.jpg"])
+    assert [str(name) for name in names.values()] == ["a.jpg", "a.png", "a.jpg.png", "b", "b.p0002.jpg", "bc"]
 
 
 def test_pages_of_several_carry_their_number():

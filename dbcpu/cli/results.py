@@ -70,7 +70,7 @@ class Results:
         if rotate_crops and folders.crops is None:
             raise UsageError("there are no crops to rotate", remedy="give a folder with --crops")
         self._names = output_names(inputs)
-        self._written: set[Path] = set()
+        self._written: dict[Path, tuple[Path, int]] = {}
         places = {
             "result": folders.results,
             "overlay": folders.overlays,
@@ -110,7 +110,7 @@ class Results:
         for kind, file, content in page_files(
             self._parts, name, page.pixels_bgr, result, probability_map, picture_from
         ):
-            self._save(self._places[kind], file, content)
+            self._save(self._places[kind], file, content, of=(self._names[given], page.page))
 
     def _print(self, result: DetectionResult, *, several: bool) -> None:
         page_format = self._formats[0]
@@ -121,11 +121,10 @@ class Results:
         else:
             click.echo(page_format.write(result), nl=False)
 
-    def _save(self, folder: Path, name: Path, content: bytes) -> None:
+    def _save(self, folder: Path, name: Path, content: bytes, *, of: tuple[Path, int]) -> None:
         path = folder / name
-        if path in self._written:  # page 2 of `a.tif` beside a picture called `a.p0002.jpg`
+        if self._written.setdefault(path, of) != of:  # page 2 of a file `a` beside a file `a.p0002`, without endings
             raise OutputError("two results have this name", where=path, remedy="detect these pictures one by one")
-        self._written.add(path)
         if name.parent.name:
             make_folder(path.parent)
         write_file(path, content)

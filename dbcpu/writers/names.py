@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from pathlib import Path, PurePath
@@ -17,23 +18,26 @@ PathT = TypeVar("PathT", bound=PurePath)
 def output_names(inputs: Sequence[str]) -> dict[str, Path]:
     """Return a relative path for the results of each input, without the ending of the format.
 
-    `page.jpg` gives `page`. Where inputs share a stem, all of them keep their full name, `page.jpg`; where they even
-    share that, their folders below the deepest common one go before it: `a/page.jpg`, `b/page.jpg`.
+    `page.jpg` gives `page`. Where inputs share a stem, all of them keep their full name, `page.jpg`; so does one whose
+    stem goes on where another's name ends, since results put things there as well: `page.p0002.jpg` beside `page.tif`.
+    Where inputs even share the full name, their folders below the deepest common one go before it: `a/page.jpg`,
+    `b/page.jpg`.
 
     Args:
         inputs: paths as the user gave them; `-` is stdin. The same file twice is one input.
     """
     paths = {given: Path("stdin") if given == STDIN else Path(os.path.abspath(given)) for given in inputs}  # noqa: PTH100
     distinct = set(paths.values())
-    stems = Counter(path.stem for path in distinct)
     full = Counter(path.name for path in distinct)
+    names = full + Counter(path.stem for path in distinct)
     clashing = [path for path in distinct if full[path.name] > 1]
     common = os.path.commonpath([path.parent for path in clashing]) if clashing else ""
 
     def name(path: Path) -> Path:
         if full[path.name] > 1:
             return path.relative_to(common)
-        return Path(path.name if stems[path.stem] > 1 else path.stem)
+        heads = itertools.accumulate(path.stem.split("."), "{}.{}".format)
+        return Path(path.name if any(names[head] > (head == path.stem) for head in heads) else path.stem)
 
     return {given: name(path) for given, path in paths.items()}
 
