@@ -138,6 +138,20 @@ def test_the_same_picture_twice_is_one_result(tmp_path: Path, page: Path, weight
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["page.json"]
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("page.overlay.png", "--overlay"), ("page.map.png", "--save-map"), ("page/0001.png", "--crops")],
+)
+def test_no_result_replaces_a_picture_of_the_run(name: str, option: str, page: Path, weights: Path):
+    other = page.parent / name
+    other.parent.mkdir(exist_ok=True)
+    other.write_bytes(page.read_bytes())
+    code, _, err = run_cli("detect", page, other, "--weights", weights, *NOISE, option, page.parent)
+    assert code == 2
+    assert err == f"dbcpu: error: {other}: would replace a picture of this run (give another folder)\n"
+    assert other.read_bytes() == page.read_bytes()
+
+
 def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):
     tiff = tmp_path / "scan.tif"
     picture = Image.open(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,12 +12,11 @@ from dbcpu.errors import OutputError, UsageError
 from dbcpu.files import make_folder, write_file
 from dbcpu.writers.formats import page_formats
 from dbcpu.writers.json_document import json_line
-from dbcpu.writers.names import output_names, page_name, seen_from
+from dbcpu.writers.names import STDIN, output_names, page_name, seen_from
 from dbcpu.writers.page_files import PageParts, page_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -71,6 +71,7 @@ class Results:
             raise UsageError("there are no crops to rotate", remedy="give a folder with --crops")
         self._names = output_names(inputs)
         self._written: dict[Path, tuple[Path, int]] = {}
+        self._inputs = {_identity(Path(given)) for given in inputs if given != STDIN} - {None}
         places = {
             "result": folders.results,
             "overlay": folders.overlays,
@@ -98,6 +99,7 @@ class Results:
 
         Raises:
             OutputError: a file cannot be written.
+            UsageError: it would replace one of the inputs, or several results would mix on stdout.
         """
         several = not (page.page == 1 and page.is_last)
         name = page_name(self._names[given], page.page, several=several)
@@ -125,6 +127,17 @@ class Results:
         path = folder / name
         if self._written.setdefault(path, of) != of:  # page 2 of a file `a` beside a file `a.p0002`, without endings
             raise OutputError("two results have this name", where=path, remedy="detect these pictures one by one")
+        if _identity(path) in self._inputs:
+            raise UsageError("would replace a picture of this run", where=path, remedy="give another folder")
         if name.parent.name:
             make_folder(path.parent)
         write_file(path, content)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what is the same for all names of a file; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # reading it will say why
+        return None
+    return status.st_dev, status.st_ino
