@@ -14,7 +14,7 @@ from dbcpu.geometry import Size
 from dbcpu.result import DetectionResult, TextInstance
 from dbcpu.writers.icdar import icdar_lines
 from dbcpu.writers.json_document import json_document, json_line
-from dbcpu.writers.names import output_names, page_name
+from dbcpu.writers.names import output_names, page_name, seen_from
 from dbcpu.writers.overlay import draw_overlay
 from dbcpu.writers.page_files import possible_names
 
@@ -115,6 +115,21 @@ def test_a_name_that_goes_on_after_another_one_keeps_its_ending():
 def test_pages_of_several_carry_their_number():
     assert str(page_name(Path("a/scan"), 3, several=True)) == "a/scan.p0003"
     assert str(page_name(Path("scan"), 1, several=False)) == "scan"
+
+
+def test_the_picture_is_found_from_a_result_behind_a_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.jpg").touch()
+    (tmp_path / "other/deep/results").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("other/deep/results", target_is_directory=True)
+    (tmp_path / "scans").symlink_to("pictures", target_is_directory=True)
+    (tmp_path / "pictures/b.jpg").symlink_to("a.jpg")
+    assert seen_from(Path("other/a.json"), "pictures/a.jpg") == str(Path("../pictures/a.jpg"))
+    for image in ("pictures/a.jpg", "scans/a.jpg", "scans/b.jpg", str(tmp_path / "pictures/a.jpg")):
+        seen = seen_from(Path("link/a.json"), image)
+        assert (Path("link") / seen).samefile("pictures/a.jpg")
+        assert Path(seen).name == Path(image).name
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 3), (300, 500)])

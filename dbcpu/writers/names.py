@@ -56,7 +56,9 @@ def seen_from(result_file: Path, image: str) -> str:
     """
     if image == STDIN:
         return image
+    picture = Path(image)
     try:
-        return os.path.relpath(image, result_file.parent)
+        # Resolved, since `..` leads out of the folder that a link points to; the picture keeps its name.
+        return os.path.relpath(picture.parent.resolve() / picture.name, result_file.parent.resolve())
     except ValueError:  # on Windows, another drive
         return os.path.abspath(image)  # noqa: PTH100 - does not follow links
