@@ -100,7 +100,8 @@ def source_from_array(pixels: npt.NDArray[np.uint8], name: str = "array") -> Sou
     """Take a picture that is in memory already.
 
     Args:
-        pixels: uint8, shape (H, W, 3) blue first, (H, W) grey, or (H, W, 4) with alpha, which is composed on white.
+        pixels: uint8, shape (H, W, 3) blue first, (H, W) grey, or (H, W, 4) with alpha, which is composed on white
+            unless it is 0 everywhere.
         name: what results and errors call the picture.
 
     Raises:

@@ -58,9 +58,10 @@ def turn_back(pixels: Pixels, orientation: int) -> Pixels:
 def bgr_from_picture(picture: Image.Image) -> Pixels:
     """Convert a picture of any mode.
 
-    Transparency is composed on white. CMYK goes through its embedded profile to sRGB, or where it has none through the
-    plain formula; Lab goes to sRGB. RGB and grey values stay as they are, whatever profile is embedded: the networks
-    were trained on values as stored. Integers beyond 8 bits and floats are scaled as in `bgr_from_samples`.
+    Transparency is composed on white; an alpha that is 0 everywhere tells nothing and is ignored. CMYK goes through its
+    embedded profile to sRGB, or where it has none through the plain formula; Lab goes to sRGB. RGB and grey values stay
+    as they are, whatever profile is embedded: the networks were trained on values as stored. Integers beyond 8 bits and
+    floats are scaled as in `bgr_from_samples`.
 
     Args:
         picture: loaded, or still to load.
@@ -100,7 +101,8 @@ def bgr_from_samples(
     So a 12-bit scan in 16 bits comes out readable. The colours share one range, so that hues stay. 8-bit samples stay
     as they are. The range is that of the type, 0 to its maximum or 0 to 1, where there is one value only, or where some
     pixels are half transparent: that is a drawing, meant for white paper, and none of its inks may become white.
-    Transparency is composed on white, and NaN and infinities, which carry no ink, are white.
+    Transparency is composed on white, but for an alpha that is 0 everywhere, which is ignored; and NaN and infinities,
+    which carry no ink, are white.
 
     Args:
         samples: shape (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGR with alpha; any integer or float type.
@@ -114,7 +116,9 @@ def bgr_from_samples(
     full = float(np.iinfo(samples.dtype).max) if np.issubdtype(samples.dtype, np.integer) else 1.0
     colours, opacity = samples, None
     if samples.ndim == 3 and samples.shape[2] == 4:
-        colours, opacity = samples[..., :3], (samples[..., 3] / np.float32(full)).clip(0, 1)
+        colours = samples[..., :3]
+        if premultiplied or samples[..., 3].any():
+            opacity = (samples[..., 3] / np.float32(full)).clip(0, 1)
     elif transparent is not None:
         opacity = (samples != transparent).astype(np.float32)
     drawing = opacity is not None and bool(((opacity > 0) & (opacity < 1)).any())
@@ -160,7 +164,7 @@ def _bands(height: int, width: int) -> Iterator[slice]:
 
 def _converter(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return what makes RGB or grey of a band of this picture."""
-    if picture.has_transparency_data:
+    if picture.has_transparency_data and not _is_hidden(picture):
         return _on_white
     if picture.mode == "CMYK":
         return _cmyk_to_rgb(picture.info.get("icc_profile"))
@@ -168,6 +172,11 @@ def _converter(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
         return _transform(ImageCms.createProfile("LAB"), "LAB")
     mode = "L" if picture.mode in ("1", "L") else "RGB"
     return lambda band: band if band.mode == mode else band.convert(mode)
+
+
+def _is_hidden(picture: Image.Image) -> bool:
+    """Tell whether the alpha hides all: then it is the unused byte of 32, as in many TGAs and BMPs."""
+    return picture.mode in ("RGBA", "LA", "PA") and picture.getchannel("A").getextrema() == (0, 0)
 
 
 def _on_white(band: Image.Image) -> Image.Image:

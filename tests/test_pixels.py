@@ -14,7 +14,7 @@ from pictures import cmyk_profile, encode, page, png, tiff
 from PIL import Image, ImageCms
 
 from dbcpu.errors import ImageError
-from dbcpu.image import read_image
+from dbcpu.image import read_image, source_from_array
 from dbcpu.pixels import bgr_from_picture, bgr_from_samples, turn_back, turn_upright
 
 WHITE = (255, 255, 255)
@@ -119,6 +119,27 @@ def test_dark_inks_of_a_16_bit_drawing_stay_dark():
 def test_alpha_that_hides_nothing_does_not_keep_a_12_bit_scan_dark():
     scan = np.dstack([np.array([[0, 4095]], np.uint16)] * 3 + [np.full((1, 2), 65535, np.uint16)])
     assert _greys(_read(png(scan))) == [0, 255]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TGA", "TIFF", "WEBP"])
+def test_an_alpha_that_is_0_everywhere_is_ignored(format_: str):
+    rgba = Image.fromarray(np.dstack([page(), np.zeros((40, 60), np.uint8)]), "RGBA")
+    options = {"lossless": True, "exact": True} if format_ == "WEBP" else {}
+    np.testing.assert_array_equal(_read(encode(rgba, format_, **options)), _bgr(page()))
+
+
+def test_an_alpha_of_0_is_ignored_in_other_modes_and_depths():
+    grey = Image.merge("LA", [Image.fromarray(page()[..., 0]), Image.new("L", (60, 40))])
+    assert _greys(_read(encode(grey, "PNG"))) == page()[..., 0].ravel().tolist()
+    deep = np.dstack([page().astype(np.uint16) * 257, np.zeros((40, 60), np.uint16)])
+    for content in (png(deep), tiff(deep, {338: 2})):
+        np.testing.assert_array_equal(_read(content), _bgr(page()))
+    assert (source_from_array(np.zeros((1, 1, 4), np.uint8)).pixels_bgr == 0).all()
+
+
+def test_premultiplied_colours_that_are_transparent_everywhere_are_white():
+    assert _greys(bgr_from_picture(Image.new("RGBa", (1, 1)))) == [255]
+    assert _greys(_read(tiff(np.zeros((1, 1, 4), np.uint16), {338: 1}))) == [255]
 
 
 # Depth
