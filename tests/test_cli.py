@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from helpers import run_cli
 from PIL import Image
 
 from dbcpu import __version__, load_detector
+from dbcpu.cli.main import cli
 from dbcpu.errors import UsageError
 
 MakeCheckpoint = Callable[..., Path]
@@ -150,6 +152,18 @@ def test_no_result_replaces_a_picture_of_the_run(name: str, option: str, page: P
     assert code == 2
     assert err == f"dbcpu: error: {other}: would replace a picture of this run (give another folder)\n"
     assert other.read_bytes() == page.read_bytes()
+
+
+@pytest.mark.parametrize("format_", ["alto", "hocr", "csv"])
+def test_stdout_gets_the_bytes_of_the_file_whatever_the_locale(
+    format_: str, tmp_path: Path, weights: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    page.rename("頁é.png")
+    arguments = ["detect", "頁é.png", "--weights", str(weights), *map(str, NOISE), "--format", format_]
+    assert CliRunner(charset="cp1252").invoke(cli, [*arguments, "-o", "."]).exit_code == 0
+    (file,) = tmp_path.glob(f"頁é.*{format_}*")
+    assert CliRunner(charset="cp1252").invoke(cli, arguments).stdout_bytes == file.read_bytes()
 
 
 def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,11 +118,11 @@ class Results:
     def _print(self, result: DetectionResult, *, several: bool) -> None:
         page_format = self._formats[0]
         if page_format.name == "json" and (several or len(self._names) > 1):
-            click.echo(json_line(result))
+            _echo(f"{json_line(result)}\n")
         elif several and page_format.name not in (*_LINES, "icdar"):  # ICDAR lines of the pages of a file may mix
             raise UsageError("pages of a file would mix on stdout", where=result.image, remedy="give a folder with -o")
         else:
-            click.echo(page_format.write(result), nl=False)
+            _echo(page_format.write(result))
 
     def _save(self, folder: Path, name: Path, content: bytes, *, of: tuple[Path, int]) -> None:
         path = folder / name
@@ -132,6 +133,12 @@ class Results:
         if name.parent.name:
             make_folder(path.parent)
         write_file(path, content)
+
+
+def _echo(text: str) -> None:
+    """Print the bytes that a file would hold: XML and HTML say that they are UTF-8, whatever the locale."""
+    has_bytes = hasattr(sys.stdout, "buffer")
+    click.echo(text.encode() if has_bytes else text, nl=False)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
