@@ -166,6 +166,16 @@ def test_stdout_gets_the_bytes_of_the_file_whatever_the_locale(
     assert CliRunner(charset="cp1252").invoke(cli, arguments).stdout_bytes == file.read_bytes()
 
 
+def test_crops_of_an_earlier_run_that_found_more_go_away(tmp_path: Path, page: Path, weights: Path):
+    crops = tmp_path / "crops/page"
+    counts = []
+    for more in ((), ("--max-candidates", 5)):
+        _, out, _ = run_cli("detect", page, "--weights", weights, *NOISE, "--crops", tmp_path / "crops", *more)
+        counts.append(len(json.loads(out)["instances"]))
+        assert sorted(p.name for p in crops.iterdir()) == [f"{n:04d}.png" for n in range(1, counts[-1] + 1)]
+    assert counts[0] > counts[1]
+
+
 def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):
     tiff = tmp_path / "scan.tif"
     picture = Image.open(page)

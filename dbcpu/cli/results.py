@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from dbcpu.files import make_folder, write_file
 from dbcpu.writers.formats import page_formats
 from dbcpu.writers.json_document import json_line
 from dbcpu.writers.names import STDIN, output_names, page_name, seen_from
-from dbcpu.writers.page_files import PageParts, page_files
+from dbcpu.writers.page_files import PageParts, crop_names, page_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,8 @@ class Results:
             self._parts, name, page.pixels_bgr, result, probability_map, picture_from
         ):
             self._save(self._places[kind], file, content, of=(self._names[given], page.page))
+        if self._parts.crops:
+            self._remove_crops(name, beyond=len(result.instances))
 
     def _print(self, result: DetectionResult, *, several: bool) -> None:
         page_format = self._formats[0]
@@ -128,11 +131,25 @@ class Results:
         path = folder / name
         if self._written.setdefault(path, of) != of:  # page 2 of a file `a` beside a file `a.p0002`, without endings
             raise OutputError("two results have this name", where=path, remedy="detect these pictures one by one")
-        if _identity(path) in self._inputs:
-            raise UsageError("would replace a picture of this run", where=path, remedy="give another folder")
+        self._check_no_input(path)
         if name.parent.name:
             make_folder(path.parent)
         write_file(path, content)
+
+    def _remove_crops(self, name: Path, *, beyond: int) -> None:
+        """Remove what an earlier run left of the page, when it found more than now."""
+        for crop in itertools.islice(crop_names(self._places["crop"] / name), beyond, None):
+            if not crop.is_file():
+                return
+            self._check_no_input(crop)
+            try:
+                crop.unlink()
+            except OSError as error:
+                raise OutputError(f"could not be removed: {error.strerror or error}", where=crop) from error
+
+    def _check_no_input(self, path: Path) -> None:
+        if _identity(path) in self._inputs:
+            raise UsageError("would replace a picture of this run", where=path, remedy="give another folder")
 
 
 def _echo(text: str) -> None:
