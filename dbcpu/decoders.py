@@ -54,6 +54,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"IEND")
 _JPEG_PIXELS_PER_BYTE = 1024  # twice what is possible: a block of 64 pixels takes at least a bit
 _CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000; the size follows
+_UNSIGNED_16_BITS = 15
 
 # What Pillow complains about becomes an error here, or does not matter to a reader of pixels.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+Plugin")
@@ -180,7 +181,7 @@ def _orientation(picture: ImageFile.ImageFile) -> int:
 
 
 def _pixels(picture: ImageFile.ImageFile, stream: BinaryIO) -> Pixels:
-    bits, in_planes = _depth(picture)
+    bits, in_planes = _depth(picture, stream)
     if bits > 8 and (picture.mode in ("RGB", "RGBA") or in_planes):
         # Pillow would keep the upper 8 bits of each colour, and a 12-bit scan would come out black. In separate planes
         # it misreads more than 8 bits, and OpenCV reads them right only when it reduces them.
@@ -195,13 +196,25 @@ def _pixels(picture: ImageFile.ImageFile, stream: BinaryIO) -> Pixels:
     return bgr_from_picture(picture)
 
 
-def _depth(picture: ImageFile.ImageFile) -> tuple[int, bool]:
+def _depth(picture: ImageFile.ImageFile, stream: BinaryIO) -> tuple[int, bool]:
     """Return the bits per sample, and whether each colour has a plane of its own."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         return max(bits), picture.tag_v2.get(_PLANAR_CONFIGURATION, 1) == 2 and len(bits) > 1
+    if picture.format == "JPEG2000":  # any other depth than 16 bits Pillow scales by its full range
+        is_deep = _codestream(_content(stream))[38] == _UNSIGNED_16_BITS
+    elif picture.format == "PPM":
+        is_deep = picture.tile[0][0] == "ppm" and picture.tile[0][3][1] > 255
+    else:
+        is_deep = ";16" in str(picture.tile)
     # Of an APNG OpenCV would give the first frame for every other.
-    return 16 if ";16" in str(picture.tile) and picture.tell() == 0 else 8, False
+    return 16 if is_deep and picture.tell() == 0 else 8, False
+
+
+def _codestream(content: bytes) -> bytes:
+    """Return what the codestream of a JPEG 2000 begins with: the sizes, and from byte 38 each component's depth."""
+    start = content.index(_CODESTREAM) + len(_CODESTREAM)
+    return content[start : start + 64]
 
 
 def _advance(picture: ImageFile.ImageFile) -> bool:
@@ -362,6 +375,5 @@ def _headers_of_refused(stream: BinaryIO) -> Iterator[_Header]:
                     directory.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO,
                 )
     elif content[4:8] == b"jP  " and _CODESTREAM in content:
-        start = content.index(_CODESTREAM) + len(_CODESTREAM)
-        right, bottom, left, top = struct.unpack_from(">4xIIII", content, start)
+        right, bottom, left, top = struct.unpack_from(">4xIIII", _codestream(content))
         yield _Header(Size(bottom - top, right - left))

@@ -152,10 +152,35 @@ def test_16_bit_grey_in_either_byte_order_is_scaled_by_its_range(byte_order: str
     assert _greys(_read(png(low))) == [0, 255, 128]
 
 
-@pytest.mark.parametrize("write", [png, tiff])
+def _ppm(samples: npt.NDArray[np.uint16], largest: int = 65535) -> bytes:
+    return b"P6 %d %d %d\n" % (*samples.shape[1::-1], largest) + samples.astype(">u2").tobytes()
+
+
+def _jp2(samples: npt.NDArray[np.uint16]) -> bytes:
+    lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    return cv2.imencode(".jp2", np.ascontiguousarray(samples[..., ::-1]), lossless)[1].tobytes()
+
+
+@pytest.mark.parametrize("write", [png, tiff, _ppm])
 def test_colours_of_12_bits_in_16_are_scaled_together(write: Callable[[npt.NDArray[np.uint16]], bytes]):
     scan = np.array([[[0, 0, 0], [4095, 2048, 1024]]], np.uint16)
     np.testing.assert_array_equal(_read(write(scan)), [[[0, 0, 0], [64, 128, 255]]])
+
+
+def test_a_jpeg_2000_of_12_bits_in_16_is_scaled_as_one_of_16():
+    np.testing.assert_array_equal(_read(_jp2(page().astype(np.uint16) * 16)), _bgr(page()))
+
+
+def test_a_ppm_of_12_bits_is_scaled_as_one_of_16():
+    scan = np.array([[[0, 0, 0], [4095, 2048, 1024]]], np.uint16)
+    np.testing.assert_array_equal(_read(_ppm(scan, 4095)), _read(_ppm(scan)))
+
+
+@pytest.mark.parametrize("write", [_ppm, _jp2])
+def test_deep_colours_that_end_too_early_are_refused(write: Callable[[npt.NDArray[np.uint16]], bytes]):
+    content = write(page().astype(np.uint16) * 257)
+    with pytest.raises(ImageError):
+        _read(content[:-100])
 
 
 def test_the_unnamed_fourth_sample_of_a_16_bit_tiff_is_no_alpha():
