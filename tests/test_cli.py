@@ -251,6 +251,13 @@ def test_stdin_is_read_as_a_picture(page: Path, weights: Path):
     assert json.loads(done.stdout)["image"] == "-"
 
 
+def test_a_closed_stdin_is_a_usage_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdin", None)  # as the interpreter starts with `<&-`
+    code, out, err = run_cli("detect", "-")
+    assert (code, out) == (2, "")
+    assert err == "dbcpu: error: stdin is closed (give the picture to it, as in dbcpu detect - < page.jpg)\n"
+
+
 def test_convert_names_its_output_and_keeps_what_is_there(tmp_path: Path, weights: Path):
     old = tmp_path / "model_epoch_1.5"
     old.write_bytes(weights.read_bytes())

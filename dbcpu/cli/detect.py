@@ -87,8 +87,10 @@ def detect(
     from dbcpu.detector import load_detector
     from dbcpu.engine.memory import keep_freed_memory
     from dbcpu.engine.threads import available_cpus
-    from dbcpu.errors import ImageError, SomeImagesFailedError
+    from dbcpu.errors import ImageError, SomeImagesFailedError, UsageError
 
+    if STDIN in images and sys.stdin is None:
+        raise UsageError("stdin is closed", remedy="give the picture to it, as in dbcpu detect - < page.jpg")
     folders = Folders(results=output, overlays=overlay, crops=crops, maps=save_map)
     results = Results(images, folders, formats, rotate_crops=rotate_crops)
     if weights is None and logger.isEnabledFor(logging.WARNING):
