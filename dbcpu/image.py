@@ -156,6 +156,8 @@ def _image_error(error: Exception, where: str) -> ImageError:
         return ImageError("does not fit into memory", where=where)
     if isinstance(error, Image.DecompressionBombError):
         return ImageError("claims far more pixels than the limit", where=where)
+    if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
+        return ImageError(f"cannot be read: {error.strerror}", where=where)
     reason = " ".join(str(error).split())
     if "truncated" in reason.lower():
         return ImageError("truncated: the file ends before the picture does", where=where, remedy="copy it again")

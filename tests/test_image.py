@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -341,6 +342,15 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path: Path):
     assert "is empty" in str(_error(b"", name="-"))
     for text in (b"<html>not a picture</html>", b"x", bytes(100)):
         assert str(_error(text, name="text.jpg")).startswith("text.jpg: not a picture of a known format")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the words are those of POSIX")
+def test_what_the_system_refuses_to_open_is_not_called_damaged(tmp_path: Path):
+    loop = tmp_path / "loop.jpg"
+    loop.symlink_to(loop)
+    assert str(_error(loop)) == f"{loop}: cannot be read: {os.strerror(errno.ELOOP)}"
+    long = tmp_path / ("a" * 300)
+    assert str(_error(long)) == f"{long}: cannot be read: {os.strerror(errno.ENAMETOOLONG)}"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
