@@ -140,6 +140,17 @@ def test_hocr_carries_boxes_and_outlines():
     assert "image &quot;page.jpg&quot;; bbox 0 0 200 100; ppageno 0" in document
 
 
+def test_tabs_and_line_breaks_in_names_survive_markup():
+    odd = _result(QUAD, image="a\tb\nc\rd.jpg")
+    alto, page_xml, hocr = (
+        etree.fromstring(PAGE_FORMATS[name].write(odd).encode()) for name in ("alto", "page-xml", "hocr")
+    )
+    assert alto.findtext(".//{*}fileName") == odd.image
+    assert page_xml.find("{*}Page").get("imageFilename") == odd.image
+    title = hocr.find(".//{*}div[@class='ocr_page']").get("title")
+    assert title == 'image "a%09b%0Ac%0Dd.jpg"; bbox 0 0 200 100; ppageno 0'
+
+
 def test_coco_is_read_by_pycocotools(tmp_path: Path):
     path = tmp_path / RUN_FORMATS["coco"].file_name
     path.write_text("".join(RUN_FORMATS["coco"].write(RESULTS.values())), encoding="utf-8")

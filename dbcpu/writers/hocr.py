@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from dbcpu import __version__
 from dbcpu.writers.markup import box_around, outline_inside, valid_text
@@ -29,15 +30,18 @@ _DOCUMENT = """\
 """
 
 
+_ENCODED = str.maketrans({character: quote(character) for character in '";\t\n\r'})
+
+
 def hocr(result: DetectionResult) -> str:
     """Return the instances as lines, without text, of one area around them all.
 
-    hOCR has no place for scores of lines. Quotes and semicolons in the picture's name, which hOCR cannot carry, are
-    percent-encoded.
+    hOCR has no place for scores of lines. Quotes, semicolons, tabs and line breaks in the picture's name, which hOCR
+    cannot carry, are percent-encoded.
     """
     image = valid_text(result.image)
     height, width = result.image_size
-    name = image.replace('"', "%22").replace(";", "%3B")
+    name = image.translate(_ENCODED)
     page = f'image "{name}"; bbox 0 0 {width} {height}; ppageno {result.page - 1}'
     return _DOCUMENT.format(title=escape(image), version=__version__, page=escape(page), area=_area(result))
 

@@ -29,7 +29,8 @@ def valid_text(text: str) -> str:
 def xml_document(root: ET.Element) -> str:
     """Return the element as an indented UTF-8 document."""
     ET.indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+    markup = ET.tostring(root, encoding="unicode").replace("\r", "&#13;")  # or readers would make line feeds of them
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{markup}\n'
 
 
 class Box(NamedTuple):
