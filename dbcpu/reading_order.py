@@ -136,7 +136,8 @@ def _part_at_gutter(extents: Extents) -> tuple[Indices, ...] | None:
     best: tuple[Indices, ...] | None = None
     most = 0
     for position in np.unique(end)[:-1]:
-        is_left, is_right = end <= position, start >= position + _GUTTER * thickness
+        is_left = end <= position
+        is_right = (start >= position + _GUTTER * thickness) & ~is_left  # both, where nothing has an extent
         # Lines that cross part the page into stretches with a gutter each.
         stretch = np.cumsum(~(is_left | is_right))
         fewest = np.minimum(

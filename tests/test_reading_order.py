@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbcpu.geometry import Size
@@ -83,7 +83,15 @@ def test_the_right_page_of_a_vertical_spread_is_read_first_with_all_its_bands():
     assert reading_sequence(polygons, "rtl-vertical") == list(range(len(polygons)))
 
 
-@given(boxes, st.sampled_from(["ltr", "rtl-vertical"]))
+# Polygons without an extent, where columns may touch each other.
+flat = st.lists(
+    st.tuples(st.sampled_from([0, 100, 110]), st.integers(0, 30), st.sampled_from([0, 100]), st.just(0)), max_size=30
+)
+TOUCHING_COLUMNS = [(x, y, 100, 0) for x in (0, 110) for y in range(6)] + [(100, 3, 0, 0)]
+
+
+@given(boxes | flat, st.sampled_from(["ltr", "rtl-vertical"]))
+@example(TOUCHING_COLUMNS, "ltr")
 def test_every_instance_is_read_once(boxes: list[tuple[int, int, int, int]], order: Order):
     sequence = reading_sequence([_box(*box) for box in boxes], order)
     assert sorted(sequence) == list(range(len(boxes)))
