@@ -106,14 +106,19 @@ def decode_pages(
             pixels = _decode(picture, stream, ignore_exif=ignore_exif)
             try:
                 more = _advance(picture)
-            except Exception as error:  # the page after this one is broken; this one is good
+            except Exception as error:  # the page after this one is broken, or nothing for Pillow; this one is good
                 failure = error
         if not more:
             del picture  # frees its pixels while the caller works with ours
         yield pixels, not more
         del pixels  # or it would stay while the next page is decoded
         if failure is not None:
-            raise failure
+            pages = list(_headers_of_refused(stream))
+            if picture.tell() >= len(pages):
+                raise failure
+            following = picture.tell() + 1
+            yield from _decode_refused(stream, pages, following, max_pixels=max_pixels, ignore_exif=ignore_exif)
+            return
 
 
 def first_page_size(stream: BinaryIO) -> Size | None:
@@ -204,7 +209,8 @@ def _depth(picture: ImageFile.ImageFile, stream: BinaryIO) -> tuple[int, bool]:
     if picture.format == "JPEG2000":  # any other depth than 16 bits Pillow scales by its full range
         is_deep = _codestream(_content(stream))[38] == _UNSIGNED_16_BITS
     elif picture.format == "PPM":
-        is_deep = picture.tile[0][0] == "ppm" and picture.tile[0][3][1] > 255
+        codec, _, _, arguments = picture.tile[0]
+        is_deep = codec == "ppm" and isinstance(arguments, tuple) and arguments[1] > 255
     else:
         is_deep = ";16" in str(picture.tile)
     # Of an APNG OpenCV would give the first frame for every other.

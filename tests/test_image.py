@@ -174,6 +174,15 @@ def test_pages_of_different_depths_in_one_tiff_are_each_scaled_by_their_range():
         np.testing.assert_array_equal(source.pixels_bgr, BGR)
 
 
+def test_pages_that_pillow_can_open_and_those_it_cannot_stand_in_one_tiff():
+    real = (BGR / np.float32(255)).astype(np.float32)  # colours in float, which Pillow has no mode for
+    for pages in ([BGR, real, BGR], [real, BGR]):
+        content = cv2.imencodemulti(".tiff", pages)[1].tobytes()
+        read = list(read_image(content, name="mixed"))
+        assert [(p.page, p.is_last) for p in read] == [(n, n == len(pages)) for n in range(1, len(pages) + 1)]
+        assert all(np.abs(p.pixels_bgr.astype(int) - BGR).max() <= 1 for p in read)
+
+
 def test_pages_come_one_at_a_time():
     first, *others = _shades(3)
     content = encode(first, "TIFF", save_all=True, append_images=others)
