@@ -115,6 +115,11 @@ def test_failures_stay_until_they_are_to_be_tried_again(path: Path):
     assert task.done_pages == {1}
 
 
+def test_a_page_that_failed_as_the_last_one_may_turn_out_not_to_be(path: Path):
+    write(path, replace(FIRST, is_last=True, status="failed", results=None, error="too large"), FIRST)
+    assert planned(path) == Task(scan=SCAN, done_pages=frozenset({1}), replaces=True)
+
+
 def test_a_line_that_was_cut_by_a_kill_is_dropped(path: Path):
     write(path, FIRST, SECOND)
     whole = path.read_bytes()

@@ -238,6 +238,8 @@ class Manifest:
         state.pages[record.page] = _Line(offset, record.status == "done", record.results)
         if record.is_last:
             state.last_page = record.page
+        elif state.last_page is not None and record.page >= state.last_page:
+            state.last_page = None  # a page that failed could not see the pages after it
 
     def _read(self, names: Iterable[str]) -> Iterator[PageRecord]:
         with os.fdopen(os.dup(self._descriptor), "rb") as stream:
