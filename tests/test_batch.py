@@ -189,6 +189,21 @@ def test_a_page_that_cannot_be_drawn_does_not_cost_the_rest_of_a_pdf(scans: Path
     ]
 
 
+def test_a_pdf_that_changes_and_keeps_its_length_is_done_again_to_its_end(scans: Path):
+    document = pypdfium2.PdfDocument.new()
+    for _ in range(3):
+        document.new_page(100, 100)
+    document.save(scans / "book.pdf")
+    run(scans)
+    (scans / "book.pdf").write_bytes((scans / "book.pdf").read_bytes().replace(b" 100 100]", b" 200 100]"))
+    os.utime(scans / "book.pdf", (1, 1))
+    run(scans)
+    pages = [json.loads((scans.parent / f"out/book.pdf.p000{page}.json").read_text()) for page in (1, 2, 3)]
+    assert pages[0]["width"] > pages[0]["height"]
+    assert [page["width"] for page in pages] == [pages[0]["width"]] * 3
+    assert [r["mtime_ns"] for r in manifest(scans.parent / "out") if r["path"] == "book.pdf"] == [10**9] * 3
+
+
 def test_every_format_is_written_and_those_of_the_whole_run_once(scans: Path):
     run(scans, "--format", ",".join([*PAGE_FORMATS, *RUN_FORMATS]), "--crops", "--save-map")
     out = scans.parent / "out"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from works import OddPages
 
-from dbcpu.batch.local import Engine, LocalEngine
-from dbcpu.batch.records import PageRecord, Scan, Task
+from dbcpu.batch.local import Engine, LocalEngine, next_page, told
+from dbcpu.batch.records import PageRecord, Scan, Task, Unchanged
 from dbcpu.errors import OutputError
 from dbcpu.workers.pool import WorkerPool
 
@@ -94,6 +94,14 @@ def test_pages_that_were_done_before_are_not_blamed(engine_name: str, tmp_path: 
     records = [record for record in answers if isinstance(record, PageRecord)]
     engine.close(graceful=True)
     assert [(record.page, record.status) for record in records] == [(3, "failed")]
+
+
+def test_pages_of_other_content_are_not_passed_over_after_a_death():
+    record = PageRecord(path="a", page=1, size=0, mtime_ns=0, status="done", settings="f")
+    task = Task(scan=Scan(path="a", name="a"), done_pages=frozenset({1, 2}), done_for_sha256="s")
+    assert next_page(task, 1) == 1  # it died before it could tell
+    assert next_page(told(task, record), 2) == 2
+    assert next_page(told(task, Unchanged(scan=task.scan)), 1) == 3
 
 
 def test_an_error_that_is_not_the_fault_of_a_page_ends_the_run(engine_name: str, tmp_path: Path):

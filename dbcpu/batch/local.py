@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Waiting
+from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Unchanged, Waiting
 from dbcpu.workers.work import Answered, Died, Raised
 
 if TYPE_CHECKING:
@@ -137,14 +137,14 @@ class LocalEngine:
                 return
             if isinstance(event.answer, Waiting):
                 return
+            running.task = told(running.task, event.answer)
             if isinstance(event.answer, PageRecord):
                 running.page = event.answer.page + 1
                 running.sha256 = event.answer.sha256
             yield event.answer
             return
         running = self._running.pop(event.ticket)
-        while running.page in running.task.done_pages:  # passed over without an answer
-            running.page += 1
+        running.page = next_page(running.task, running.page)  # others were passed over without an answer
         if isinstance(event, Raised):
             raise event.error
         if isinstance(event, Died) and not running.has_left_rest:
@@ -214,6 +214,21 @@ def pieces(rest: Rest) -> Iterator[Task]:
             sha256=rest.sha256,
             done_for_sha256=None,
         )
+
+
+def told(task: Task, outcome: Outcome) -> Task:
+    """Return a task as it stands after an outcome of it, which tells whether the file's content is still the same."""
+    if task.done_for_sha256 is None:
+        return task
+    done = task.done_pages if isinstance(outcome, Unchanged) else frozenset()
+    return replace(task, done_pages=done, done_for_sha256=None)
+
+
+def next_page(task: Task, page: int) -> int:
+    """Return the page that a task is at, from `page` on; nothing is done yet of content that may have changed."""
+    while task.done_for_sha256 is None and page in task.done_pages:
+        page += 1
+    return page
 
 
 def failed_page(task: Task, page: int, sha256: str | None, seconds: float, settings: str, reason: str) -> PageRecord:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -147,7 +147,6 @@ class PageWork:
 
         set_threads(self.threads)  # torch counts them for each lane
         clerk = _Clerk(task, self._facts.fingerprint)
-        done = task.done_pages
         try:
             with _opened(task.scan, self.max_bytes, whole=task.sha256 is None) as stream:
                 clerk.sha256 = task.sha256 or _sha256(stream)
@@ -156,25 +155,25 @@ class PageWork:
                     if task.is_complete:
                         return
                 elif task.done_for_sha256 is not None:
-                    done = frozenset()
+                    task = replace(task, done_pages=frozenset(), done_for_sha256=None)
                 with self._gate.passed() as waiting:
                     if is_heavy(stream):
                         yield from (Waiting() for _ in waiting)
-                    yield from self._pages(task, done, stream, clerk)
+                    yield from self._pages(task, stream, clerk)
         except ImageError as error:
             yield clerk.failed(error)
 
-    def _pages(self, task: Task, done: frozenset[int], stream: BinaryIO, clerk: _Clerk) -> Iterator[PageRecord | Rest]:
+    def _pages(self, task: Task, stream: BinaryIO, clerk: _Clerk) -> Iterator[PageRecord | Rest]:
         from dbcpu.image import read_image
 
         page = task.first_page
-        while page in done:
+        while page in task.done_pages:
             page += 1
         clerk.turn_to(page)
         while task.last_page is None or page <= task.last_page:
             try:
                 for source in read_image(stream, name=task.scan.name, first_page=page, **self.reading):
-                    if page not in done:
+                    if page not in task.done_pages:
                         yield clerk.done(source, self._write_page(task, source))
                     page += 1
                     clerk.turn_to(page)

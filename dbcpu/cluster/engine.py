@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dbcpu.batch.addresses import is_address
-from dbcpu.batch.local import failed_page, pieces
+from dbcpu.batch.local import failed_page, next_page, pieces, told
 from dbcpu.batch.records import PageRecord
 from dbcpu.cluster.connection import connected
 from dbcpu.cluster.costs import CostModel, cut_parcel
@@ -221,6 +221,7 @@ class RayEngine:
             out = self._out.get(number)
             if out is None:
                 continue
+            out.parcel = replace(out.parcel, tasks=(told(out.parcel.tasks[0], outcome),))
             if isinstance(outcome, PageRecord):
                 out.page, out.sha256, out.since = outcome.page + 1, outcome.sha256, time.monotonic()
             yield outcome
@@ -233,9 +234,7 @@ class RayEngine:
                 self._send(self._outgoing(Parcel(tasks=(task,), is_suspect=True)))
             return
         task = out.parcel.tasks[0]
-        page = out.page
-        while page in task.done_pages:
-            page += 1
+        page = next_page(task, out.page)
         deaths = out.deaths + 1 if page == task.first_page else 1
         task = replace(task, first_page=page, sha256=out.sha256)
         if deaths < _MOST_DEATHS:
