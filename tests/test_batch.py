@@ -249,6 +249,21 @@ def test_the_same_file_given_twice_is_done_once(scans: Path):
     assert len(manifest(scans.parent / "out")) == 2
 
 
+def test_another_file_of_the_same_name_is_not_taken_for_one_given_twice(scans: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(scans.parent)
+    listed = scans.parent / "list"
+    listed.write_text(f"a.png\n{scans}/a.png\n")
+    Path("a.png").symlink_to("scans/a.png")
+    arguments = ("batch", "--from-list", listed, "scans/a.png", "out", *QUICK)
+    assert run_cli(*arguments)[0] == 0
+    Path("a.png").unlink()
+    Path("a.png").write_bytes((scans / "many.tif").read_bytes())
+    code, _, err = run_cli(*arguments)
+    assert code == 2
+    assert f"a.png: would get the same results as {scans}/a.png: a.png.json (name another folder" in err
+    assert [r["path"] for r in manifest(Path("out"))] == ["a.png", "scans/a.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

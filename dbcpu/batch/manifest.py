@@ -117,10 +117,6 @@ class Manifest:
             replaces=True,
         )
 
-    def was_planned(self, name: str) -> bool:
-        """Whether a scan of that name was met in this run already."""
-        return name in self._order
-
     def add(self, record: PageRecord) -> None:
         """Append a record.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from dbcpu.batch.records import Unchanged
 from dbcpu.batch.report import json_name, sums, write_reports
 from dbcpu.batch.shards import MANIFEST, begin_shard, end_shard, unmerged
+from dbcpu.batch.sources import is_same_file, root_of
 from dbcpu.batch.work import remove_page
 from dbcpu.errors import OutputError, UsageError
 
@@ -133,13 +134,14 @@ class _Run:
         self._listener = listener
         self._is_stopped = is_stopped
         self._failures = 0
+        self._roots: dict[str, str] = {}  # of the scans that were met, by their names
 
     def tasks(self) -> Iterator[Task]:
         """Yield what has to be done; what cannot be, is recorded at once."""
         for scan in self._sources.scans():
             if self.is_over():
                 return
-            if self._manifest.was_planned(scan.name):  # the same file, given twice
+            if self._was_met(scan):
                 continue
             task = self._manifest.plan(
                 scan,
@@ -153,6 +155,21 @@ class _Run:
                 self.take(self._manifest.failed(scan))
             else:
                 yield task
+
+    def _was_met(self, scan: Scan) -> bool:
+        """Whether a scan was given earlier in this run; another one under its name would have no place."""
+        root = root_of(scan)
+        known = self._roots.get(scan.name)
+        if known is None:
+            self._roots[scan.name] = root
+            return False
+        if known != root and not is_same_file(known + scan.name, root + scan.name):
+            raise UsageError(
+                f"would get the same results as {known}{scan.name}: {json_name(scan.name)}",
+                where=scan.path,
+                remedy="name another folder of results for one of them",
+            )
+        return True
 
     def take(self, outcome: Outcome | None) -> None:
         """Remember what the engine tells."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import sys
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -181,10 +182,20 @@ class Sources:
     def _is_results(self, folder: str) -> bool:
         if is_address(folder) or is_address(self.results):
             return is_address(folder) and folder.rstrip("/") == str(self.results).rstrip("/")
-        try:
-            return os.path.samefile(folder, self.results)
-        except OSError:
-            return False
+        return is_same_file(folder, os.fspath(self.results))
+
+
+def root_of(scan: Scan) -> str:
+    """Return what stands before the name of a scan in its path; one string for all that share it."""
+    return sys.intern(_absolute(scan.path).replace(os.sep, "/").removesuffix(scan.name))
+
+
+def is_same_file(first: str, second: str) -> bool:
+    """Whether two paths lead to one file that is there."""
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):
+        return False
 
 
 def _matches(inner: str, patterns: Sequence[str]) -> bool:
