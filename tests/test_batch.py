@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ import pytest
 from helpers import results_in, run_cli
 from PIL import Image
 
+from dbcpu.batch.local import SerialEngine
+from dbcpu.batch.records import PageRecord, Scan, Task
+from dbcpu.batch.store import FolderStore
+from dbcpu.batch.work import PageWork
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -187,6 +192,44 @@ def test_a_page_that_cannot_be_drawn_does_not_cost_the_rest_of_a_pdf(scans: Path
         (2, "failed", False),
         (3, "done", True),
     ]
+
+
+def test_a_first_page_that_cannot_be_read_does_not_cost_the_rest_of_a_file(scans: Path, synthetic: Any):
+    document = pypdfium2.PdfDocument.new()
+    for side in (10_000, 10_000, 100, 100):
+        document.new_page(side, side)
+    document.save(scans / "book.pdf")
+    large, small = np.full((1200, 1200, 3), 255, np.uint8), synthetic.image(4)
+    cv2.imwritemulti(str(scans / "many.tif"), [large, small, large, small, large])
+    cv2.imwrite(str(scans / "large.png"), large)
+    run(scans, "--max-pixels", 1_000_000)
+    told: dict[str, list[tuple[str, bool]]] = {}
+    for record in manifest(scans.parent / "out"):
+        told.setdefault(record["path"], []).append((record["status"], record["is_last"]))
+    failed, done = ("failed", False), ("done", False)
+    assert told["book.pdf"] == [failed, failed, done, ("done", True)]
+    assert told["many.tif"] == [failed, done, failed, done, ("failed", True)]
+    assert told["large.png"] == told["broken.jpg"] == [("failed", True)]
+
+
+def test_a_page_that_no_process_survives_is_told_by_the_one_that_goes_on_after_it(scans: Path):
+    failure = PageRecord(path="many.tif", page=2, size=1, mtime_ns=1, status="failed", settings="", error="hung")
+    path = scans / "many.tif"
+    store = FolderStore(scans.parent / "out")
+    work = PageWork(store=store, detector={"short_side": 64}, max_bytes=1 << 30)
+    store.make()
+    store.clear()
+    engine = SerialEngine(work)
+    for failed_page, expected in ((2, [(2, "hung", False), (3, None, True)]), (3, [(3, "hung", True)])):
+        task = Task(
+            scan=Scan(path=str(path), name=path.name),
+            first_page=failed_page,
+            failure=replace(failure, page=failed_page, seconds=300.0),
+        )
+        records = [record for record in engine.run(iter([task]), is_stopped=bool) if isinstance(record, PageRecord)]
+        assert [(record.page, record.error, record.is_last) for record in records] == expected
+        assert records[0].seconds >= 300
+        assert records[0].sha256 is not None
 
 
 def test_a_pdf_that_changes_and_keeps_its_length_is_done_again_to_its_end(scans: Path):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from works import OddPages
 
-from dbcpu.batch.local import Engine, LocalEngine, next_page, told
-from dbcpu.batch.records import PageRecord, Scan, Task, Unchanged
+from dbcpu.batch.local import Engine, LocalEngine
+from dbcpu.batch.records import PageRecord, Rest, Scan, Task, Unchanged
 from dbcpu.errors import OutputError
 from dbcpu.workers.pool import WorkerPool
 
@@ -24,8 +26,16 @@ def engine_name(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def start(name: str, folder: Path, *, seconds: float = 30, workers: int = 2, pages: int = 3) -> Engine:
-    work = OddPages(str(folder), pages)
+def start(
+    name: str,
+    folder: Path,
+    *,
+    seconds: float = 30,
+    workers: int = 2,
+    pages: int = 3,
+    kind: type[OddPages] = OddPages,
+) -> Engine:
+    work = kind(str(folder), pages)
     if name == "local":
         return LocalEngine(WorkerPool(work, workers=workers), seconds_per_page=seconds)
     from dbcpu.cluster.engine import RayEngine
@@ -96,12 +106,28 @@ def test_pages_that_were_done_before_are_not_blamed(engine_name: str, tmp_path: 
     assert [(record.page, record.status) for record in records] == [(3, "failed")]
 
 
+class OpenEnded(OddPages):
+    """Only in the file itself is it seen that pages follow one that fails."""
+
+    def __call__(self, task: Task) -> Iterator[PageRecord | Rest]:
+        if task.failure is not None and task.failure.page == task.first_page:
+            yield replace(task.failure, is_last=task.failure.page == self.pages)
+            task = replace(task, first_page=task.first_page + 1)
+        yield from super().__call__(task)
+
+
+@pytest.mark.parametrize("fate", ["hang@1", "crash@1", "crash@2", "crash@3"])
+def test_pages_after_one_that_no_process_survives_are_done(engine_name: str, tmp_path: Path, fate: str):
+    found = outcome(engine_name, tmp_path, scan(fate), seconds=1, workers=1, kind=OpenEnded)
+    assert [error == "ok" for error in found[fate]] == [f"@{page}" not in fate for page in (1, 2, 3)]
+
+
 def test_pages_of_other_content_are_not_passed_over_after_a_death():
     record = PageRecord(path="a", page=1, size=0, mtime_ns=0, status="done", settings="f")
     task = Task(scan=Scan(path="a", name="a"), done_pages=frozenset({1, 2}), done_for_sha256="s")
-    assert next_page(task, 1) == 1  # it died before it could tell
-    assert next_page(told(task, record), 2) == 2
-    assert next_page(told(task, Unchanged(scan=task.scan)), 1) == 3
+    assert task.next_page(1) == 1  # it died before it could tell
+    assert task.told(record).next_page(2) == 2
+    assert task.told(Unchanged(scan=task.scan)).next_page(1) == 3
 
 
 def test_an_error_that_is_not_the_fault_of_a_page_ends_the_run(engine_name: str, tmp_path: Path):

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Unchanged, Waiting
+from dbcpu.batch.records import Outcome, PageRecord, Rest, Task, Waiting
 from dbcpu.workers.work import Answered, Died, Raised
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Running:
     page: int  # that is worked on, as far as it is known
     since: float
     sha256: str | None
-    is_retry: bool
+    is_retry: bool  # of its page
     has_left_rest: bool = False  # to other tasks, after which it only has to end
 
 
@@ -137,14 +137,15 @@ class LocalEngine:
                 return
             if isinstance(event.answer, Waiting):
                 return
-            running.task = told(running.task, event.answer)
+            running.task = running.task.told(event.answer)
             if isinstance(event.answer, PageRecord):
                 running.page = event.answer.page + 1
+                running.is_retry = False
                 running.sha256 = event.answer.sha256
             yield event.answer
             return
         running = self._running.pop(event.ticket)
-        running.page = next_page(running.task, running.page)  # others were passed over without an answer
+        running.page = running.task.next_page(running.page)  # others were passed over without an answer
         if isinstance(event, Raised):
             raise event.error
         if isinstance(event, Died) and not running.has_left_rest:
@@ -160,9 +161,12 @@ class LocalEngine:
         else:
             reason = death.reason if was_killed else f"the process that worked on it was twice {death.reason}"
             seconds = time.monotonic() - running.since
-            yield failed_page(running.task, running.page, running.sha256, seconds, self.facts.fingerprint, reason)
-            if task.last_page is not None and running.page < task.last_page:
-                self._ready.appendleft(replace(task, first_page=running.page + 1))
+            failed = failed_page(task, running.page, running.sha256, seconds, self.facts.fingerprint, reason)
+            record, following = after_failure(task, failed)
+            if record is not None:
+                yield record
+            if following is not None:
+                self._ready.appendleft(following)
 
     def _enforce_limit(self) -> None:
         now = time.monotonic()
@@ -216,19 +220,18 @@ def pieces(rest: Rest) -> Iterator[Task]:
         )
 
 
-def told(task: Task, outcome: Outcome) -> Task:
-    """Return a task as it stands after an outcome of it, which tells whether the file's content is still the same."""
-    if task.done_for_sha256 is None:
-        return task
-    done = task.done_pages if isinstance(outcome, Unchanged) else frozenset()
-    return replace(task, done_pages=done, done_for_sha256=None)
+def after_failure(task: Task, failure: PageRecord) -> tuple[PageRecord | None, Task | None]:
+    """Return what to tell of a page that no process survives, and the task that goes on; None for nothing.
 
-
-def next_page(task: Task, page: int) -> int:
-    """Return the page that a task is at, from `page` on; nothing is done yet of content that may have changed."""
-    while task.done_for_sha256 is None and page in task.done_pages:
-        page += 1
-    return page
+    Where the number of pages is not known, a process that looks for the next one tells of both.
+    """
+    page = failure.page
+    if task.failure is not None and task.failure.page == page:  # nor does any survive to look for the next one
+        return task.failure, None
+    if task.page_count is None:
+        return None, replace(task, first_page=page, failure=failure)
+    has_more = task.last_page is not None and page < task.last_page
+    return failure, replace(task, first_page=page + 1) if has_more else None
 
 
 def failed_page(task: Task, page: int, sha256: str | None, seconds: float, settings: str, reason: str) -> PageRecord:

@@ -45,6 +45,7 @@ class Task:
         done_for_sha256: what the file's content must be for `done_pages` to hold, where its time stamp is new.
         is_complete: whether `done_pages` are all pages of that content.
         replaces: whether files of an earlier run may be in the place of those that it makes.
+        failure: record of its first page that no process survives: it is not tried again, only those after it are.
     """
 
     scan: Scan
@@ -56,6 +57,20 @@ class Task:
     done_for_sha256: str | None = None
     is_complete: bool = False
     replaces: bool = False
+    failure: PageRecord | None = None
+
+    def next_page(self, page: int) -> int:
+        """Return the first page from `page` on that is not done; of content that may have changed, none is."""
+        while self.done_for_sha256 is None and page in self.done_pages:
+            page += 1
+        return page
+
+    def told(self, outcome: Outcome) -> Task:
+        """Return the task after an outcome of it, which tells whether the file's content is still the same."""
+        if self.done_for_sha256 is None:
+            return self
+        done = self.done_pages if isinstance(outcome, Unchanged) else frozenset()
+        return dataclasses.replace(self, done_pages=done, done_for_sha256=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import logging
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -17,7 +18,7 @@ from dbcpu.batch.addresses import is_address
 from dbcpu.batch.heavy import Gate, is_heavy
 from dbcpu.batch.records import PageRecord, Rest, Unchanged, Waiting
 from dbcpu.batch.remote import open_remote
-from dbcpu.errors import ImageError, OutputError
+from dbcpu.errors import ImageError, NoSuchPageError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -161,17 +162,17 @@ class PageWork:
                         yield from (Waiting() for _ in waiting)
                     yield from self._pages(task, stream, clerk)
         except ImageError as error:
-            yield clerk.failed(error)
+            yield clerk.failed(error, is_last=task.page_count in (None, task.first_page))
 
     def _pages(self, task: Task, stream: BinaryIO, clerk: _Clerk) -> Iterator[PageRecord | Rest]:
         from dbcpu.image import read_image
 
-        page = task.first_page
-        while page in task.done_pages:
-            page += 1
+        page = task.next_page(task.first_page)
         clerk.turn_to(page)
         while task.last_page is None or page <= task.last_page:
             try:
+                if task.failure is not None and page == task.failure.page:
+                    raise ImageError(task.failure.error or "failed")
                 for source in read_image(stream, name=task.scan.name, first_page=page, **self.reading):
                     if page not in task.done_pages:
                         yield clerk.done(source, self._write_page(task, source))
@@ -187,11 +188,29 @@ class PageWork:
             except (OutputError, GeneratorExit):
                 raise
             except Exception as error:  # whatever a page does to the libraries below, the others go on
-                yield clerk.failed(_image_error(error))
-                if task.page_count is None:
+                is_last = self._is_last(page, task, stream)
+                yield clerk.failed(_image_error(error), is_last=is_last)
+                if is_last:
                     return
                 page += 1
                 clerk.turn_to(page)
+
+    def _is_last(self, page: int, task: Task, stream: BinaryIO) -> bool:
+        """Whether no page follows one that cannot be read, or the end of the file is out of reach."""
+        if task.page_count is not None:
+            return page == task.page_count
+        return self._ends_before(page + 1, stream) or not self._ends_before(sys.maxsize, stream)
+
+    def _ends_before(self, page: int, stream: BinaryIO) -> bool:
+        from dbcpu.image import read_image
+
+        try:
+            next(read_image(stream, first_page=page, **{**self.reading, "max_pixels": 0}))  # so that none is decoded
+        except NoSuchPageError:
+            return True
+        except Exception:  # as whatever reads it will find
+            return False
+        return False
 
     def _write_page(self, task: Task, source: SourceImage) -> DetectionResult:
         """Detect the text of a page and write its files."""
@@ -265,6 +284,8 @@ class _Clerk:
         self._task = task
         self._fingerprint = fingerprint
         self.sha256 = task.sha256
+        if task.failure is not None:
+            self._ended = time.perf_counter() - task.failure.seconds
         self.turn_to(task.first_page)
 
     def turn_to(self, page: int) -> None:
@@ -283,9 +304,8 @@ class _Clerk:
             results=results_of(source),
         )
 
-    def failed(self, error: ImageError) -> PageRecord:
+    def failed(self, error: ImageError, *, is_last: bool = True) -> PageRecord:
         what = error.what if error.remedy is None else f"{error.what} ({error.remedy})"
-        is_last = self._task.page_count in (None, self._page)
         return self._record(status="failed", is_last=is_last, error=what)
 
     def _record(self, **fields: Any) -> PageRecord:

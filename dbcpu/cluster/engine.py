@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dbcpu.batch.addresses import is_address
-from dbcpu.batch.local import failed_page, next_page, pieces, told
+from dbcpu.batch.local import after_failure, failed_page, pieces
 from dbcpu.batch.records import PageRecord
 from dbcpu.cluster.connection import connected
 from dbcpu.cluster.costs import CostModel, cut_parcel
@@ -221,7 +221,7 @@ class RayEngine:
             out = self._out.get(number)
             if out is None:
                 continue
-            out.parcel = replace(out.parcel, tasks=(told(out.parcel.tasks[0], outcome),))
+            out.parcel = replace(out.parcel, tasks=(out.parcel.tasks[0].told(outcome),))
             if isinstance(outcome, PageRecord):
                 out.page, out.sha256, out.since = outcome.page + 1, outcome.sha256, time.monotonic()
             yield outcome
@@ -234,16 +234,19 @@ class RayEngine:
                 self._send(self._outgoing(Parcel(tasks=(task,), is_suspect=True)))
             return
         task = out.parcel.tasks[0]
-        page = next_page(task, out.page)
+        page = task.next_page(out.page)
         deaths = out.deaths + 1 if page == task.first_page else 1
         task = replace(task, first_page=page, sha256=out.sha256)
         if deaths < _MOST_DEATHS:
             self._send(self._outgoing(Parcel(tasks=(task,), is_suspect=True), deaths))
             return
         reason = "the worker that had it died more than once"
-        yield failed_page(task, page, out.sha256, time.monotonic() - out.since, self._facts.fingerprint, reason)
-        if task.last_page is not None and page < task.last_page:
-            self._send(self._outgoing(Parcel(tasks=(replace(task, first_page=page + 1),), is_suspect=True)))
+        failed = failed_page(task, page, out.sha256, time.monotonic() - out.since, self._facts.fingerprint, reason)
+        record, following = after_failure(task, failed)
+        if record is not None:
+            yield record
+        if following is not None:
+            self._send(self._outgoing(Parcel(tasks=(following,), is_suspect=True)))
 
     # Machines go
 
