@@ -89,6 +89,17 @@ def test_unfinished_and_unlike_shards_are_not_put_together_in_silence(scans: Pat
     assert "not made with the same model and settings" in run_cli("batch", "merge", out)[2]
 
 
+@pytest.mark.parametrize("limit", [("--fail-fast",), ("--max-failures", 2)])
+def test_a_shard_that_failures_stopped_has_not_come_to_its_end(scans: Path, limit: tuple[object, ...]):
+    (scans / "broken too.jpg").write_bytes(b"nothing")
+    run(scans, "out", "--shard", "1/1", *limit)
+    out = scans.parent / "out"
+    assert "have not come to their end: 1" in run_cli("batch", "merge", out)[2]
+    run(scans, "out", "--shard", "1/1")
+    assert run_cli("batch", "merge", out, "-q")[0] == 7
+    assert len((out / "manifest.jsonl").read_text().splitlines()) == 15
+
+
 def test_a_shard_that_is_being_worked_on_is_not_merged_or_begun_again(scans: Path):
     from dbcpu.batch.store import FolderStore
 

@@ -100,7 +100,7 @@ def run_batch(
     else:
         run.finish()
         if shard is not None:
-            if not is_stopped():
+            if not run.is_over():
                 end_shard(store, shard, engine.facts, options.run_formats, sources.left_out)
             return sums(manifest.records())
         return write_reports(
