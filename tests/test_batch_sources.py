@@ -75,6 +75,19 @@ def test_lists_name_files_by_lines_or_null_bytes():
     assert names([], lists=(io.BytesIO(b"/dev/null\n"),)) == ["dev/null"]
 
 
+@pytest.mark.parametrize("name", ["two\nlines.png", "\n", "ends with\r"])
+def test_names_with_line_breaks_come_whole_from_a_list_with_null_bytes(tree: Path, name: str):
+    (tree / name).write_bytes(b"x")
+    lists = (io.BytesIO(f"./{name}\0scans/b.jpg\0".encode()), io.BytesIO(f"scans/b.jpg\0./{name}\0\n".encode()))
+    assert names([], lists=lists) == [name, "scans/b.jpg", "scans/b.jpg", name]
+
+
+def test_a_list_may_be_longer_than_what_is_read_at_once():
+    paths = [f"scans/{number}.png" for number in range(10_000)]
+    for end in "\n", "\0":
+        assert names([], lists=(io.BytesIO(end.join(paths).encode()),)) == paths
+
+
 def test_the_results_are_not_read_again(tree: Path):
     (tree / "scans/out").mkdir()
     (tree / "scans/out/x.png").write_bytes(b"x")

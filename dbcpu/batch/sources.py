@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from dbcpu.batch.shards import Shard
 
+_BYTES_AT_ONCE = 1 << 16  # of a list; more than any path has
 _ENDINGS = PICTURE_ENDINGS | {".pdf"}
 
 
@@ -244,9 +245,16 @@ def _fixed_part(pattern: str) -> str:
     return os.sep.join(parts) or (os.sep if pattern.startswith(os.sep) else os.curdir)
 
 
-def _paths_of(stream: BinaryIO) -> Iterator[str]:
-    """Yield the paths of a list, by lines, or by null bytes where the first line has one."""
-    for line in stream:
-        for path in line.rstrip(b"\r\n").split(b"\0"):
-            if path:
-                yield os.fsdecode(path)
+def _paths_of(stream: Any) -> Iterator[str]:
+    """Yield the paths of a list: its lines, or what ends with null bytes where the piece that comes first has one."""
+    end, begun = b"", b""
+    while piece := stream.read1(_BYTES_AT_ONCE):
+        end = end or (b"\0" if b"\0" in piece else b"\n")
+        *paths, begun = (begun + piece).split(end)
+        yield from filter(None, (_path(path, end) for path in paths))
+    if last := _path(begun, b"\n"):
+        yield last
+
+
+def _path(content: bytes, end: bytes) -> str:
+    return os.fsdecode(content if end == b"\0" else content.rstrip(b"\r\n"))
