@@ -100,6 +100,11 @@ def test_results_between_the_scans_are_refused(tree: Path):
         Sources(given=["scans"], results=tree / "scans").check()
 
 
+def test_a_pattern_over_folders_of_any_depth_is_not_refused():
+    for pattern in ("scans/**/c.pdf", "**/b.jpg"):
+        Sources(given=[pattern], results=Path("out")).check()
+
+
 @pytest.mark.parametrize("given", ["nowhere", "scans/*.gif"])
 def test_what_is_not_there_is_refused(given: str):
     with pytest.raises(UsageError, match="no such file"):

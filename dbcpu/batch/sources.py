@@ -67,7 +67,7 @@ class Sources:
                 continue
             if Path(given).is_dir() and self._is_results(given):
                 raise UsageError("the results would be written between the scans", where=given, remedy="name another")
-            if not os.path.lexists(given) and not (_is_pattern(given) and next(glob.iglob(given), None)):
+            if not os.path.lexists(given) and not (_is_pattern(given) and next(glob.iglob(given, recursive=True), None)):
                 raise UsageError("no such file or folder", where=given)
 
     def scans(self) -> Iterator[Scan]:
