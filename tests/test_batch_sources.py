@@ -95,6 +95,23 @@ def test_the_results_are_not_read_again(tree: Path):
     assert "out/x.png" not in [scan.name for scan in sources.scans()]
 
 
+@pytest.mark.parametrize("pattern", ["scans/**/*.png", "./**/x.png", "**/out/*.png", "*/out/x.png"])
+def test_patterns_do_not_read_the_results(tree: Path, pattern: str):
+    (tree / "scans/out/deep").mkdir(parents=True)
+    for folder in ("scans/out", "scans/out/deep"):
+        (tree / folder / "x.png").write_bytes(b"x")
+    assert names([pattern]) != []
+    sources = Sources(given=[pattern, str(tree / pattern)], results="scans/out")
+    assert list(sources.scans()) == []
+
+
+def test_a_pattern_may_begin_in_the_results_but_not_at_them(tree: Path):
+    assert [scan.name for scan in Sources(given=["scans/box*/*.tif"], results=tree).scans()] == ["box 1/z.tif"]
+    for pattern in ("scans/*.jpg", str(tree / "scans/**/*.jpg")):
+        with pytest.raises(UsageError, match="between the scans"):
+            Sources(given=[pattern], results="scans").check()
+
+
 def test_results_between_the_scans_are_refused(tree: Path):
     with pytest.raises(UsageError, match="between the scans"):
         Sources(given=["scans"], results=tree / "scans").check()

@@ -65,9 +65,11 @@ class Sources:
             if is_address(given):
                 self._check_address(given)
                 continue
-            if Path(given).is_dir() and self._is_results(given):
+            if self._is_results(_folder_of(given)):
                 raise UsageError("the results would be written between the scans", where=given, remedy="name another")
-            if not os.path.lexists(given) and not (_is_pattern(given) and next(glob.iglob(given, recursive=True), None)):
+            if not os.path.lexists(given) and not (
+                _is_pattern(given) and next(glob.iglob(given, recursive=True), None)
+            ):
                 raise UsageError("no such file or folder", where=given)
 
     def scans(self) -> Iterator[Scan]:
@@ -85,7 +87,7 @@ class Sources:
                 yield self._file(given, _relative(given, common))
             else:
                 for path in sorted(glob.iglob(given, recursive=True)):
-                    if not os.path.isdir(path) and not self._is_excluded(path):
+                    if not os.path.isdir(path) and not self._is_passed_over(path, given):
                         yield self._file(path, _relative(path, common))
         for stream in self.lists:
             here = os.getcwd()
@@ -94,7 +96,7 @@ class Sources:
                 yield from in_parallel(remote_scan, named) if are_remote else (self._file(*pair) for pair in named)
 
     def _check_address(self, given: str) -> None:
-        if self._is_results(given):
+        if self._is_results(_folder_of(given)):
             raise UsageError("the results would be written between the scans", where=given, remedy="name another")
         try:
             if not _is_pattern(given):
@@ -109,7 +111,7 @@ class Sources:
     def _at_address(self, given: str, common: str) -> Iterator[Scan]:
         if _is_pattern(given):
             for address, info in remote_matches(given):
-                if not self._is_excluded(address):
+                if not self._is_passed_over(address, given):
                     yield self._file(address, _relative(address, common), info)
         elif is_remote_folder(given):
             yield from self._folder(given, _relative(given, common))
@@ -125,7 +127,7 @@ class Sources:
         folders = []
         for given in self.given:
             if _is_pattern(given):
-                folders.append(_absolute(_fixed_part(given)))
+                folders.append(_absolute(_folder_of(given)))
             elif is_remote_folder(given) if is_address(given) else os.path.isdir(given):
                 folders.append(_absolute(given))
             else:
@@ -179,6 +181,17 @@ class Sources:
 
     def _is_excluded(self, inner: str) -> bool:
         return _matches(inner, self.exclude)
+
+    def _is_passed_over(self, path: str, pattern: str) -> bool:
+        """Whether a match of a pattern is excluded, or lies in the results, which the pattern leads into."""
+        outermost = _folder_of(pattern)
+        least = 0 if outermost == os.curdir else len(outermost)
+        folder = path
+        while len(folder) > least:
+            if self._is_results(folder):
+                return True
+            folder = os.path.dirname(folder.rstrip("/"))
+        return self._is_excluded(path)
 
     def _is_results(self, folder: str) -> bool:
         if is_address(folder) or is_address(self.results):
@@ -235,14 +248,16 @@ def _is_pattern(given: str) -> bool:
     return glob.has_magic(given) and not os.path.lexists(given)
 
 
-def _fixed_part(pattern: str) -> str:
-    """Return the folder that every match of a pattern lies in."""
+def _folder_of(given: str) -> str:
+    """Return the folder that every match of a pattern lies in; what is no pattern is its own."""
+    if not _is_pattern(given):
+        return given
     parts = []
-    for part in pattern.split(os.sep)[:-1]:
+    for part in given.split(os.sep)[:-1]:
         if glob.has_magic(part):
             break
         parts.append(part)
-    return os.sep.join(parts) or (os.sep if pattern.startswith(os.sep) else os.curdir)
+    return os.sep.join(parts) or (os.sep if given.startswith(os.sep) else os.curdir)
 
 
 def _paths_of(stream: Any) -> Iterator[str]:
