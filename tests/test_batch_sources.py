@@ -33,7 +33,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(given: Sequence[str], **settings: Any) -> list[str]:
-    return [scan.name for scan in Sources(given=given, results=Path("out"), **settings).scans()]
+    return [scan.name for scan in Sources(given=given, **{"results": Path("out"), **settings}).scans()]
 
 
 def test_a_folder_gives_its_pictures_in_the_order_of_their_names_then_its_folders(tree: Path):
@@ -61,6 +61,17 @@ def test_files_that_are_named_are_taken_whatever_they_are_called():
 def test_patterns_are_expanded_where_the_shell_did_not():
     assert names(["scans/**/*.tif", "scans/*.jpg"]) == ["box 1/z.tif", "b.jpg"]
     assert names(["scans/*/*.tif"]) == ["box 1/z.tif"]
+
+
+def test_patterns_stand_for_folders_too():
+    assert (
+        names(["scans/a", "scans/box 1"]) == names(["scans/*/"]) == ["a/first.webp", "box 1/z.tif", "box 1/deep/c.pdf"]
+    )
+    assert sorted(names(["scans/*"])) == sorted([*names(["scans"]), "Thumbs.db", "notes.txt"])
+    assert names(["scans/**/box*"]) == ["box 1/z.tif", "box 1/deep/c.pdf"]
+    assert sorted(names(["**/"])) == sorted(names(["more", "scans"]))
+    assert names(["scans/**"]) == names(["scans/**/*.*"])
+    assert names(["scans/*"], results="scans/a", exclude=["box*", "*.*"]) == []
 
 
 def test_include_takes_any_ending_and_exclude_leaves_out_folders_too():

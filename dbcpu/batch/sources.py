@@ -86,14 +86,26 @@ class Sources:
             elif os.path.lexists(given):
                 yield self._file(given, _relative(given, common))
             else:
-                for path in sorted(glob.iglob(given, recursive=True)):
-                    if not os.path.isdir(path) and not self._is_passed_over(path, given):
-                        yield self._file(path, _relative(path, common))
+                yield from self._matches(given, common)
         for stream in self.lists:
             here = os.getcwd()
             for are_remote, paths in groupby(_paths_of(stream), is_address):
                 named = ((path, _relative(path, here)) for path in paths)
                 yield from in_parallel(remote_scan, named) if are_remote else (self._file(*pair) for pair in named)
+
+    def _matches(self, pattern: str, common: str) -> Iterator[Scan]:
+        """Yield what a pattern stands for in a shell; with `**`, folders only if nothing else matches."""
+        paths = sorted(glob.iglob(pattern, recursive=True))
+        takes_folders = "**" not in pattern or all(map(os.path.isdir, paths))
+        read: set[str] = set()
+        for path in paths:
+            if self._is_passed_over(path, pattern):
+                continue
+            if not os.path.isdir(path):
+                yield self._file(path, _relative(path, common))
+            elif takes_folders and read.isdisjoint(map(str, Path(path).parents)):  # which have it already
+                read.add(str(Path(path)))
+                yield from self._folder(path, _relative(path, common))
 
     def _check_address(self, given: str) -> None:
         if self._is_results(_folder_of(given)):
