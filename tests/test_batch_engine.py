@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +162,25 @@ def test_workers_that_say_nothing_any_more_are_left_behind_by_ray(
             os.kill(int(mark.stem), signal.SIGKILL)
     assert {name: found[name] for name in names} == {name: ["ok"] * 3 for name in names}
     assert found["freeze all@2"] == ["ok", "the worker that had it died more than once"]
+
+
+def test_tasks_that_are_late_keep_nothing_waiting(engine_name: str, tmp_path: Path):
+    def late() -> Iterator[Task | None]:
+        yield None
+        for name in ("a", "b"):
+            yield scan(name)
+            while not any(record.path == name and record.is_last for record in done):
+                time.sleep(0.01)
+                yield None
+
+    engine = start(engine_name, tmp_path)
+    done: list[PageRecord] = []
+    try:
+        answers = engine.run(late(), is_stopped=bool)
+        done.extend(record for record in answers if isinstance(record, PageRecord))
+    finally:
+        engine.close(graceful=True)
+    assert [(record.path, record.page) for record in done] == [(name, page) for name in "ab" for page in (1, 2, 3)]
 
 
 def test_a_run_that_is_stopped_ends_what_it_has_begun(engine_name: str, tmp_path: Path):

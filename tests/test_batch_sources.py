@@ -93,6 +93,20 @@ def test_names_with_line_breaks_come_whole_from_a_list_with_null_bytes(tree: Pat
     assert names([], lists=lists) == [name, "scans/b.jpg", "scans/b.jpg", name]
 
 
+def test_a_list_that_is_still_being_written_is_not_waited_for():
+    reader, writer = os.pipe()
+    with open(reader, "rb") as stream:  # noqa: PTH123 - a descriptor
+        arrivals = Sources(lists=(stream,), results=Path("out")).arrivals()
+        for name in ("scans/b.jpg", "loose.dat"):
+            assert next(arrivals) is None
+            os.write(writer, f"{name}\n".encode())
+            scan = next(arrivals)
+            assert scan is not None
+            assert scan.name == name
+        os.close(writer)
+        assert list(arrivals) == []
+
+
 def test_a_list_may_be_longer_than_what_is_read_at_once():
     paths = [f"scans/{number}.png" for number in range(10_000)]
     for end in "\n", "\0":

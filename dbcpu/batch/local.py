@@ -30,11 +30,11 @@ class Engine(Protocol):
     def facts(self) -> Facts:
         """Of the work."""
 
-    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """Work on tasks, begun in their order, several at once.
 
         Args:
-            tasks: taken when there is room for them.
+            tasks: taken when there is room for them; None where the next one is not known yet.
             is_stopped: whether nothing more is to be begun; what runs then ends.
 
         Yields:
@@ -88,7 +88,7 @@ class LocalEngine:
         facts: Facts = self._pool.facts
         return facts
 
-    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """As `Engine.run`."""
         while self._feed(tasks, is_stopped=is_stopped) or self._running:
             events = self._pool.wait(_LONGEST_WAIT)
@@ -102,8 +102,8 @@ class LocalEngine:
         """As `Engine.close`."""
         self._pool.close(graceful=graceful)
 
-    def _feed(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> bool:
-        """Give every free lane something to do; whether there was anything."""
+    def _feed(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> bool:
+        """Give every free lane something to do; whether there was anything, or will be."""
         fed = False
         if is_stopped():
             self._ready.clear()
@@ -115,9 +115,12 @@ class LocalEngine:
                     break
                 self._submit(self._suspects.popleft(), is_retry=True)
             else:
-                task = self._ready.popleft() if self._ready else next(tasks, None)
-                if task is None:
+                try:
+                    task = self._ready.popleft() if self._ready else next(tasks)
+                except StopIteration:
                     break
+                if task is None:
+                    return True
                 self._submit(task, is_retry=False)
             fed = True
         return fed
@@ -191,9 +194,14 @@ class SerialEngine:
         """As `Engine.facts`."""
         return self._facts
 
-    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """As `Engine.run`."""
-        while not is_stopped() and (task := next(tasks, None)) is not None:
+        for task in tasks:
+            if is_stopped():
+                return
+            if task is None:
+                yield None
+                continue
             waiting = deque([task])
             while waiting and not is_stopped():
                 for answer in self._work(waiting.popleft()):

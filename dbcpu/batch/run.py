@@ -136,11 +136,14 @@ class _Run:
         self._failures = 0
         self._roots: dict[str, str] = {}  # of the scans that were met, by their names
 
-    def tasks(self) -> Iterator[Task]:
-        """Yield what has to be done; what cannot be, is recorded at once."""
-        for scan in self._sources.scans():
+    def tasks(self) -> Iterator[Task | None]:
+        """Yield what has to be done, None where that is not known yet; what cannot be, is recorded at once."""
+        for scan in self._sources.arrivals():
             if self.is_over():
                 return
+            if scan is None:
+                yield None
+                continue
             if self._was_met(scan):
                 continue
             task = self._manifest.plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import select
 import stat
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from dbcpu.batch.shards import Shard
 
 _BYTES_AT_ONCE = 1 << 16  # of a list; more than any path has
+_SECONDS_TO_WAIT = 0.05  # for more of a list, before others have their turn
 _ENDINGS = PICTURE_ENDINGS | {".pdf"}
 
 
@@ -74,9 +76,13 @@ class Sources:
 
     def scans(self) -> Iterator[Scan]:
         """Yield every scan, in the order of what was given; a file that is met again is yielded again."""
-        return (scan for scan in self._all_scans() if self.shard is None or scan.name in self.shard)
+        return (scan for scan in self.arrivals() if scan is not None)
 
-    def _all_scans(self) -> Iterator[Scan]:
+    def arrivals(self) -> Iterator[Scan | None]:
+        """Yield every scan, as `scans`, and None now and then while a list is waited for."""
+        return (scan for scan in self._all_scans() if scan is None or self.shard is None or scan.name in self.shard)
+
+    def _all_scans(self) -> Iterator[Scan | None]:
         common = self._common_folder()
         for given in self.given:
             if is_address(given):
@@ -89,9 +95,12 @@ class Sources:
                 yield from self._matches(given, common)
         for stream in self.lists:
             here = os.getcwd()
-            for are_remote, paths in groupby(_paths_of(stream), is_address):
-                named = ((path, _relative(path, here)) for path in paths)
-                yield from in_parallel(remote_scan, named) if are_remote else (self._file(*pair) for pair in named)
+            for kind, paths in groupby(_paths_of(stream), lambda path: path and is_address(path)):
+                named = ((path, _relative(path, here)) for path in paths if path is not None)
+                if kind is None:
+                    yield from (None for _ in paths)
+                else:
+                    yield from in_parallel(remote_scan, named) if kind else (self._file(*pair) for pair in named)
 
     def _matches(self, pattern: str, common: str) -> Iterator[Scan]:
         """Yield what a pattern stands for in a shell; with `**`, folders only if nothing else matches."""
@@ -272,15 +281,31 @@ def _folder_of(given: str) -> str:
     return os.sep.join(parts) or (os.sep if given.startswith(os.sep) else os.curdir)
 
 
-def _paths_of(stream: Any) -> Iterator[str]:
-    """Yield the paths of a list: its lines, or what ends with null bytes where the piece that comes first has one."""
+def _paths_of(stream: Any) -> Iterator[str | None]:
+    """Yield the paths of a list: its lines, or what ends with null bytes where the piece that comes first has one.
+
+    None comes instead while the list is waited for.
+    """
     end, begun = b"", b""
-    while piece := stream.read1(_BYTES_AT_ONCE):
+    while True:
+        while not _has_arrived(stream):
+            yield None
+        piece = stream.read1(_BYTES_AT_ONCE)
+        if not piece:
+            break
         end = end or (b"\0" if b"\0" in piece else b"\n")
         *paths, begun = (begun + piece).split(end)
         yield from filter(None, (_path(path, end) for path in paths))
     if last := _path(begun, b"\n"):
         yield last
+
+
+def _has_arrived(stream: BinaryIO) -> bool:
+    """Whether a stream can be read without waiting for long, as far as that can be told."""
+    try:
+        return bool(select.select([stream], [], [], _SECONDS_TO_WAIT)[0])
+    except (OSError, ValueError):  # it is in memory; or this is Windows, where only sockets can be asked
+        return True
 
 
 def _path(content: bytes, end: bytes) -> str:

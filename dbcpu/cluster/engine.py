@@ -121,9 +121,12 @@ class RayEngine:
         """As `Engine.facts`."""
         return self._facts
 
-    def run(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> Iterator[Outcome | None]:
         """As `Engine.run`."""
         while self._lay_out(tasks, is_stopped=is_stopped) or self._out:
+            if not self._out:
+                yield None
+                continue
             try:
                 self._stream = self._stream or self._begin_stream()
                 answers = self._stream.wait(_LONGEST_WAIT)
@@ -150,22 +153,34 @@ class RayEngine:
 
     # Parcels go out
 
-    def _lay_out(self, tasks: Iterator[Task], *, is_stopped: Callable[[], bool]) -> bool:
-        """Send parcels until every worker has enough; whether any was sent."""
+    def _lay_out(self, tasks: Iterator[Task | None], *, is_stopped: Callable[[], bool]) -> bool:
+        """Send parcels until every worker has enough; whether any was sent, or will be."""
         if is_stopped():
             self._waiting.clear()
             self._desk.stop.remote()
             return False
         new: dict[int, bytes] = {}
+        will_come = False
         while len(self._out) < (IN_FLIGHT + 1) * self._workers:
-            while len(self._waiting) < LOOK_AHEAD * self._workers and (task := next(tasks, None)) is not None:
-                self._waiting.append(replace(task, scan=_everywhere(task.scan)))
+            will_come = will_come or self._look_ahead(tasks)
             if not self._waiting:
                 break
             cut = cut_parcel(self._waiting, self._costs, workers=self._workers)
             new.update(self._outgoing(Parcel(tasks=tuple(cut))))
         self._send(new)
-        return bool(new)
+        return bool(new) or will_come
+
+    def _look_ahead(self, tasks: Iterator[Task | None]) -> bool:
+        """Take tasks until there are enough to cut parcels from; whether the next one is not known yet."""
+        while len(self._waiting) < LOOK_AHEAD * self._workers:
+            try:
+                task = next(tasks)
+            except StopIteration:
+                break
+            if task is None:
+                return True
+            self._waiting.append(replace(task, scan=_everywhere(task.scan)))
+        return False
 
     def _outgoing(self, parcel: Parcel, deaths: int = 0) -> dict[int, bytes]:
         out = _Out(parcel, time.monotonic(), deaths)
