@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -25,7 +26,10 @@ from dbcpu.batch.local import SerialEngine
 from dbcpu.batch.records import PageRecord, Scan, Task
 from dbcpu.batch.store import FolderStore
 from dbcpu.batch.work import PageWork
+from dbcpu.geometry import Size
+from dbcpu.result import DetectionResult
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
+from dbcpu.writers.page_files import PageParts, PictureFormat, page_files
 
 ROOT = Path(__file__).parents[1]
 # One process, small pages: what the network finds on them does not matter here.
@@ -264,6 +268,29 @@ def test_every_format_is_written_and_those_of_the_whole_run_once(scans: Path):
     assert (out / "box 1/a.png.map.png").exists()
     page_xml = (out / "box 1/a.png.page.xml").read_text()
     assert f'imageFilename="{os.path.relpath(scans / "box 1/a.png", out / "box 1")}"' in page_xml
+
+
+@pytest.mark.parametrize(("form", "expected"), [("jpeg", (65_500, 3)), ("png", (70_000, 4))])
+def test_an_overlay_that_its_format_has_no_room_for_becomes_smaller(form: PictureFormat, expected: tuple[int, int]):
+    pixels = np.full((4, 70_000, 3), 255, np.uint8)
+    result = DetectionResult(
+        image="a", page=1, image_size=Size(4, 70_000), instances=(), truncated=False, model="", settings={}
+    )
+    parts = PageParts(overlay=form)
+    ((_, _, content),) = page_files(parts, Path("a.png"), pixels, result, np.zeros((4, 4), np.float32), str)
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == expected
+
+
+def test_a_page_that_fails_while_it_is_written_leaves_nothing(scans: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object) -> None:
+        raise ValueError("no thumbnail")
+
+    monkeypatch.setattr("dbcpu.writers.contact_sheet.draw_thumbnail", broken)
+    run(scans, "--overlay", "--crops")
+    out = scans.parent / "out"
+    assert {record["status"] for record in manifest(out)} == {"failed"}
+    assert {path.name for path in out.iterdir()} == {".dbcpu", "index.html", "manifest.jsonl", "summary.json"}
 
 
 def test_the_contact_sheet_shows_every_page(scans: Path):

@@ -228,15 +228,20 @@ class PageWork:
             return self.store.picture_from(file.as_posix(), task.scan.path)
 
         files = page_files(self._parts, name, source.pixels_bgr, result, probability_map, picture_from)
-        for _, file, content in files:
-            self._write(file.as_posix(), content)
-            written.add(file.as_posix())
-        if self.thumbnails:
-            from dbcpu.writers.contact_sheet import draw_thumbnail
+        try:
+            for _, file, content in files:
+                self._write(file.as_posix(), content)
+                written.add(file.as_posix())
+            if self.thumbnails:
+                from dbcpu.writers.contact_sheet import draw_thumbnail
 
-            thumbnail = thumbnail_name(name.as_posix())
-            self._write(thumbnail, draw_thumbnail(source.pixels_bgr, result))
-            written.add(thumbnail)
+                thumbnail = thumbnail_name(name.as_posix())
+                self._write(thumbnail, draw_thumbnail(source.pixels_bgr, result))
+                written.add(thumbnail)
+        except Exception:  # a page that failed has no results
+            with contextlib.suppress(OutputError):  # the first error is the one to tell
+                self.store.remove(written)
+            raise
         if task.replaces:
             remove_page(self.store, name.as_posix(), keep=written)
         return result

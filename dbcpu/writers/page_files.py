@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import cv2
+import numpy as np
 
+from dbcpu.errors import ImageError
 from dbcpu.writers.crops import crop_instance
 from dbcpu.writers.formats import PAGE_FORMATS, PathT
 from dbcpu.writers.overlay import draw_overlay
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
     from dbcpu.result import DetectionResult
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PictureFormat = Literal["png", "jpeg"]
 _SUFFIXES: dict[PictureFormat, str] = {"png": "png", "jpeg": "jpg"}
+_LONGEST_SIDE = {"png": 1_000_000, "jpg": 65_500}  # in pixels; of libpng unless told otherwise, and of OpenCV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ def page_files(
 
     Yields:
         What a file is, its relative path, its content.
+
+    Raises:
+        ImageError: a picture cannot be written in its format.
     """
     for page_format in parts.formats:
         file_name = page_format.file_name(name)
@@ -107,4 +112,13 @@ def _map_name(name: PathT) -> PathT:
 
 
 def _encoded(pixels: npt.NDArray[np.uint8], suffix: str) -> bytes:
-    return cv2.imencode(f".{suffix}", pixels)[1].tobytes()
+    """Return a picture file; a picture with a side that the format has no room for becomes smaller."""
+    height, width = pixels.shape[:2]
+    scale = _LONGEST_SIDE[suffix] / max(height, width)
+    if scale < 1:
+        size = max(1, int(width * scale)), max(1, int(height * scale))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    is_encoded, content = cv2.imencode(f".{suffix}", pixels)
+    if not is_encoded:
+        raise ImageError(f"a picture of {width} x {height} pixels cannot be written as {suffix}")
+    return content.tobytes()
