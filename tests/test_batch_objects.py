@@ -204,6 +204,9 @@ def test_a_second_run_on_the_same_objects_is_refused_until_the_first_is_gone(
     refused = pytest.raises(OutputError, match="another run works on these results: process")
     with store.locked(".dbcpu/lock"), refused:
         ObjectStore(store.address).locked(".dbcpu/lock").__enter__()
+    with store.locked(".dbcpu/lock"), refused:
+        store.check_unlocked(".dbcpu/lock")
+    store.check_unlocked(".dbcpu/lock")
     assert objects(s3, "out") == {}
     silent = {"host": "elsewhere", "process": 7, "token": "t", "heartbeat": time.time() - 1000}
     store.write(".dbcpu/lock", json.dumps(silent).encode())

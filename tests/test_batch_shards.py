@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_a_shard_that_is_being_worked_on_is_not_merged_or_begun_again(scans: Pat
         code, _, err = run_cli("batch", "merge", out)
         assert code == 6
         assert "another run works on these results" in err
+
+
+def test_shards_and_the_whole_are_not_worked_on_at_once(scans: Path):
+    from dbcpu.batch.store import FolderStore
+
+    (scans.parent / "out/.dbcpu/shards/0002-of-0002").mkdir(parents=True)
+    store = FolderStore(scans.parent / "out")
+    with store.locked(".dbcpu/shards/0002-of-0002/lock"):
+        code, err = run(scans, "out")
+        assert code == 6
+        assert f"another run works on these results: process {os.getpid()}" in err
+        assert run_cli("batch", "merge", store.folder)[0] == 6
+        assert run(scans, "out", "--shard", "1/2")[0] in (0, 7)
+    with store.locked(".dbcpu/lock"):
+        code, err = run(scans, "out", "--shard", "1/2")
+        assert code == 6
+        assert f"another run works on these results: process {os.getpid()}" in err
+    assert run_cli("batch", "merge", "--partial", store.folder)[0] in (0, 7)
 
 
 def test_without_shards_there_is_nothing_to_merge(tmp_path: Path):

@@ -60,14 +60,7 @@ def _open_locked(path: Path, what: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            is_ours = _try_lock(descriptor)
-            holder = _holder(descriptor)
-            if not is_ours or _lives_elsewhere(holder):
-                raise OutputError(
-                    f"another run works on these results: {described(holder)}",
-                    where=what,
-                    remedy="wait until it ends, or choose another folder",
-                )
+            holder = _checked_holder(descriptor, what)
             # Between opening and locking, the run before may have deleted the file.
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 if holder:
@@ -79,13 +72,44 @@ def _open_locked(path: Path, what: Path) -> int:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def check_unlocked(path: Path, *, what: Path) -> None:
+    """Refuse to go on where another run holds the lock file `path`, as `locked`, which stays as it is.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be looked at.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"the lock cannot be read: {error.strerror or error}", where=path) from error
+    try:
+        _checked_holder(descriptor, what, shared=True)
+    finally:
+        os.close(descriptor)
+
+
+def _checked_holder(descriptor: int, what: Path, *, shared: bool = False) -> dict[str, Any]:
+    """Lock a lock file, or refuse; returns what it says of a holder that is no more."""
+    is_ours = _try_lock(descriptor, shared=shared)
+    holder = _holder(descriptor)
+    if not is_ours or _lives_elsewhere(holder):
+        raise OutputError(
+            f"another run works on these results: {described(holder)}",
+            where=what,
+            remedy="wait until it ends, or choose another folder",
+        )
+    return holder
+
+
+def _try_lock(descriptor: int, *, shared: bool) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows: a file that is open there cannot be deleted, and the heartbeat has to do
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -61,17 +61,31 @@ def _take(store: ObjectStore, name: str, ours: dict[str, Any]) -> None:
                 raise OutputError(
                     f"the lock cannot be written: {words(error)}", where=f"{store.address}/{name}"
                 ) from error
-            if _is_alive(holder):
-                raise OutputError(
-                    f"another run works on these results: {described(holder)}",
-                    where=store.address,
-                    remedy="wait until it ends, or choose another place",
-                ) from None
+            _refuse_beside(holder, store)
             logger.warning("taking over from a run that did not end: %s", described(holder))
             store.remove([name])
         else:
             return
     raise OutputError("another run has just begun to work on these results", where=store.address)
+
+
+def check_object_unlocked(store: ObjectStore, name: str) -> None:
+    """Refuse to go on where another run holds the lock object `name`.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be looked at.
+    """
+    if holder := _holder(store, name):
+        _refuse_beside(holder, store)
+
+
+def _refuse_beside(holder: dict[str, Any], store: ObjectStore) -> None:
+    if _is_alive(holder):
+        raise OutputError(
+            f"another run works on these results: {described(holder)}",
+            where=store.address,
+            remedy="wait until it ends, or choose another place",
+        ) from None
 
 
 def _holder(store: ObjectStore, name: str) -> dict[str, Any]:

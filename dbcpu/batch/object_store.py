@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcpu.batch.addresses import as_path, is_address, open_filesystem, words
-from dbcpu.batch.object_lock import object_locked
+from dbcpu.batch.object_lock import check_object_unlocked, object_locked
 from dbcpu.batch.parted import PartedManifest
 from dbcpu.batch.store import OWN, FolderStore
 from dbcpu.errors import OutputError, UsageError
@@ -143,6 +143,10 @@ class ObjectStore:
     def locked(self, name: str) -> AbstractContextManager[None]:
         """As `Results.locked`."""
         return object_locked(self, name)
+
+    def check_unlocked(self, name: str) -> None:
+        """As `Results.check_unlocked`."""
+        check_object_unlocked(self, name)
 
     def clear(self) -> None:
         """As `Results.clear`: nothing is ever half done."""

@@ -78,6 +78,21 @@ def unmerged(results: Results) -> list[Shard]:
     return [shard for shard in shards if results.exists(shard.note)]
 
 
+def check_alone(results: Results, shard: Shard | None) -> None:
+    """Refuse to work on shards and on the whole at once; with the own lock held, which is not that of the others.
+
+    Args:
+        results: to work on.
+        shard: of them; None for the whole.
+
+    Raises:
+        OutputError: another run works on them.
+    """
+    shards = [f"{_FOLDER}/{folder}/lock" for folder in results.folders(_FOLDER)]
+    for lock in shards if shard is None else [f"{OWN}/lock"]:
+        results.check_unlocked(lock)
+
+
 def begin_shard(results: Results, shard: Shard, facts: Facts, run_formats: tuple[str, ...]) -> None:
     """Make the shard's folder, with what is known of its pages from runs that were merged.
 

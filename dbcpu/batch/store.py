@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Protocol
 
 from dbcpu.batch.addresses import is_address
-from dbcpu.batch.lock import locked
+from dbcpu.batch.lock import check_unlocked, locked
 from dbcpu.batch.manifest import Manifest
 from dbcpu.errors import OutputError
 from dbcpu.files import complete_file, make_folder, write_file
@@ -69,6 +69,13 @@ class Results(Store, Protocol):
             OutputError: another run holds it, or it cannot be written.
         """
 
+    def check_unlocked(self, name: str) -> None:
+        """Refuse to go on while another run holds a lock.
+
+        Raises:
+            OutputError: it does, or it cannot be looked at.
+        """
+
     def clear(self) -> None:
         """Clear away what killed processes have left half done; with the lock held and nothing being written.
 
@@ -126,6 +133,10 @@ class FolderStore:
     def locked(self, name: str) -> AbstractContextManager[None]:
         """As `Results.locked`."""
         return locked(self.folder / name, what=self.folder)
+
+    def check_unlocked(self, name: str) -> None:
+        """As `Results.check_unlocked`."""
+        check_unlocked(self.folder / name, what=self.folder)
 
     def clear(self) -> None:
         """As `Results.clear`."""

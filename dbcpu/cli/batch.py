@@ -183,6 +183,7 @@ def batch(
     from dbcpu.batch.addresses import is_address
     from dbcpu.batch.object_store import results_at
     from dbcpu.batch.run import RunOptions, run_batch
+    from dbcpu.batch.shards import check_alone
     from dbcpu.batch.sources import Sources
     from dbcpu.batch.store import OWN
     from dbcpu.cli.progress import Progress
@@ -214,6 +215,7 @@ def batch(
     progress = Progress(as_json=log_json)
     store.make()
     with store.locked(f"{own}/lock"), _until_signalled() as is_stopped:
+        check_alone(store, shard)
         store.clear()
         if engine_name == "ray":
             engine = _ray_engine(work, workers, page_seconds, address)

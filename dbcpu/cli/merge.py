@@ -18,7 +18,7 @@ def merge(results: str, partial: bool, log_json: bool) -> None:
     Then the shards' own manifests go; a later run, with any number of shards or none, goes on from the whole.
     """
     from dbcpu.batch.object_store import results_at
-    from dbcpu.batch.shards import merge_shards
+    from dbcpu.batch.shards import check_alone, merge_shards
     from dbcpu.batch.store import OWN
     from dbcpu.cli.progress import Progress
 
@@ -26,6 +26,7 @@ def merge(results: str, partial: bool, log_json: bool) -> None:
     store = results_at(results)
     store.make()
     with store.locked(f"{OWN}/lock"):
+        check_alone(store, None)
         store.clear()
         totals = merge_shards(store, partial=partial)
     progress.end(totals)
