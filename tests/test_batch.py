@@ -293,6 +293,20 @@ def test_a_page_that_fails_while_it_is_written_leaves_nothing(scans: Path, monke
     assert {path.name for path in out.iterdir()} == {".dbcpu", "index.html", "manifest.jsonl", "summary.json"}
 
 
+def test_formats_of_the_whole_run_do_without_pages_whose_scan_and_result_were_removed(scans: Path):
+    run(scans, "--format", "csv,jsonl")
+    out = scans.parent / "out"
+    (scans / "a.png").unlink()
+    (out / "a.png.json").unlink()
+    code, _, err = run_cli("batch", scans, out, *QUICK[:-1], "--format", "csv,jsonl")
+    assert code == 7
+    assert "results.jsonl, results.csv: without pages whose results are gone: 1, such as a.png.json" in err
+    assert [json.loads(line)["image"] for line in (out / "results.jsonl").read_text().splitlines()] == [
+        *("many.tif",) * 3,
+        "box 1/a.png",
+    ]
+
+
 def test_the_contact_sheet_shows_every_page(scans: Path):
     run(scans, "--overlay")
     sheet = (scans.parent / "out/index.html").read_text()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from dbcpu import __version__
 from dbcpu.batch.work import thumbnail_name
+from dbcpu.errors import OutputError
 from dbcpu.result import SCHEMA_VERSION
 from dbcpu.writers.contact_sheet import SheetPage, contact_sheet
 from dbcpu.writers.formats import PAGE_FORMATS, RUN_FORMATS
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from dbcpu.result import DetectionResult
     from dbcpu.writers.page_files import PictureFormat
 
+logger = logging.getLogger(__name__)
 _MOST_FAILURES = 10_000  # listed in the summary; the manifest has all of them
 
 
@@ -69,7 +72,7 @@ def write_reports(
         left_out: how many files were left out, by their endings.
 
     Raises:
-        OutputError: a file cannot be written, or a page's result cannot be read back.
+        OutputError: a file cannot be written, or a page's result is there and cannot be read back.
     """
     totals = sums(records())
     summary = {
@@ -90,16 +93,30 @@ def write_reports(
     title = f"{totals.pages} pages, {totals.instances} instances"
     pages = (_sheet_page(record, overlay) for record in records())
     store.write_text("index.html", contact_sheet(pages, title=title))
+    gone: set[str] = set()
     for name in run_formats:
         run_format = RUN_FORMATS[name]
-        store.write_text(run_format.file_name, run_format.write(_results(records(), store)))
+        store.write_text(run_format.file_name, run_format.write(_results(records(), store, gone)))
+    if gone:
+        files = ", ".join(RUN_FORMATS[name].file_name for name in run_formats)
+        logger.warning("%s: without pages whose results are gone: %d, such as %s", files, len(gone), min(gone))
     return totals
 
 
-def _results(records: Iterable[PageRecord], store: Store) -> Iterator[DetectionResult]:
+def _results(records: Iterable[PageRecord], store: Store, gone: set[str]) -> Iterator[DetectionResult]:
+    """Yield the results of pages; `gone` gets the names of those that somebody has removed."""
     for record in records:
-        if record.results is not None:
-            yield read_json_document(store.read(json_name(record.results)))
+        if record.results is None:
+            continue
+        name = json_name(record.results)
+        try:
+            content = store.read(name)
+        except OutputError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            gone.add(name)
+        else:
+            yield read_json_document(content)
 
 
 def sums(records: Iterable[PageRecord]) -> Totals:
