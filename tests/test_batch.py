@@ -324,6 +324,21 @@ def test_names_that_are_no_text_are_worked_on(scans: Path):
     assert Path(os.fsdecode(os.fsencode(scans.parent) + b"/out/\xff\xfe.png.json")).exists()
 
 
+def test_a_scan_whose_results_would_be_in_the_place_of_others_costs_only_itself(scans: Path):
+    (scans / "broken.jpg").unlink()
+    for folder in ("manifest.jsonl", "index.html", "results.csv", "z", "a.png.json"):
+        (scans / folder).mkdir()
+        (scans / folder / "z.png").write_bytes((scans / "a.png").read_bytes())
+    (scans / "summary").write_bytes((scans / "a.png").read_bytes())
+    code, err = run(scans, "--include", "*.png", "--include", "summary", "--format", "csv")
+    assert code == 7, err
+    errors = {record["path"]: record["error"] for record in manifest(scans.parent / "out")}
+    assert {path for path, error in errors.items() if error is None} == {"a.png", "z/z.png", "box 1/a.png"}
+    assert "index.html is for the results of the whole run (give it another name)" in errors["index.html/z.png"]
+    assert errors["a.png.json/z.png"] == "its results could not be written: File exists"
+    assert json.loads((scans.parent / "out/summary.json").read_text())["failed"] == 5
+
+
 def test_the_same_file_given_twice_is_done_once(scans: Path):
     listed = scans.parent / "list"
     listed.write_text(f"{scans / 'a.png'}\n" * 3 + f"{scans / 'gone.png'}\n")

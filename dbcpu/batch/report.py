@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from dbcpu import __version__
+from dbcpu.batch.store import SHEET, SUMMARY
 from dbcpu.batch.work import thumbnail_name
 from dbcpu.errors import OutputError
 from dbcpu.result import SCHEMA_VERSION
@@ -89,10 +90,10 @@ def write_reports(
         "failures": totals.failures,
         "settings": facts.settings,
     }
-    store.write_text("summary.json", [json.dumps(summary, indent=2) + "\n"])
+    store.write_text(SUMMARY, [json.dumps(summary, indent=2) + "\n"])
     title = f"{totals.pages} pages, {totals.instances} instances"
     pages = (_sheet_page(record, overlay) for record in records())
-    store.write_text("index.html", contact_sheet(pages, title=title))
+    store.write_text(SHEET, contact_sheet(pages, title=title))
     gone: set[str] = set()
     for name in run_formats:
         run_format = RUN_FORMATS[name]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcpu.batch.records import PageRecord
 from dbcpu.batch.report import write_reports
-from dbcpu.batch.store import OWN
+from dbcpu.batch.store import MANIFEST, OWN
 from dbcpu.batch.work import Facts
 from dbcpu.errors import UsageError
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dbcpu.batch.store import Results
 
 logger = logging.getLogger(__name__)
-MANIFEST = "manifest.jsonl"
 _FOLDER = f"{OWN}/shards"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OWN = ".dbcpu"  # folder of what only dbcpu needs
+MANIFEST, SUMMARY, SHEET = "manifest.jsonl", "summary.json", "index.html"
 
 
 class Store(Protocol):

@@ -18,6 +18,7 @@ from dbcpu.batch.addresses import is_address
 from dbcpu.batch.heavy import Gate, is_heavy
 from dbcpu.batch.records import PageRecord, Rest, Unchanged, Waiting
 from dbcpu.batch.remote import open_remote
+from dbcpu.batch.store import MANIFEST, OWN, SHEET, SUMMARY
 from dbcpu.errors import ImageError, NoSuchPageError, OutputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Of the result file of a page: with these, only this page is to blame, not the place where results go.
-_ERRORS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EILSEQ, errno.EINVAL)
+_ERRORS_OF_A_NAME = (*(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL),)
 _NOT_SHAPING = ("max_pixels", "password")  # they decide whether a page can be read, not what is found on it
 _THUMBNAILS = PurePosixPath("index_files")
 _BYTES_AT_ONCE = 1 << 20
@@ -98,13 +99,14 @@ class PageWork:
         from dbcpu.detector import DEFAULT_MODEL, load_detector
         from dbcpu.engine.memory import keep_freed_memory
         from dbcpu.engine.threads import set_threads
-        from dbcpu.writers.formats import page_formats
+        from dbcpu.writers.formats import RUN_FORMATS, page_formats
         from dbcpu.writers.page_files import PageParts
 
         keep_freed_memory()
         self._gate = Gate(self.gate)
         set_threads(1)  # those of a process that is forked would be missing in the new one
         self._detector: Detector = load_detector(**self.detector)
+        self._taken = {OWN, MANIFEST, SUMMARY, SHEET, *(run_format.file_name for run_format in RUN_FORMATS.values())}
         self._parts = PageParts(
             formats=page_formats(",".join(self.formats)),
             overlay=self.overlay,
@@ -247,11 +249,15 @@ class PageWork:
         return result
 
     def _write(self, name: str, content: bytes) -> None:
+        if (first := name.split("/")[0]) in self._taken:
+            what = f"its results could not be written: {first} is for the results of the whole run"
+            raise ImageError(what, where=name, remedy="give it another name")
         try:
             self.store.write(name, content)
         except OutputError as error:
-            if getattr(error.__cause__, "errno", None) in _ERRORS_OF_A_NAME:
-                raise ImageError(f"its results {error.what}", where=name) from error
+            cause = error.__context__  # also where it is no cause worth showing
+            if isinstance(cause, OSError) and cause.errno in _ERRORS_OF_A_NAME:
+                raise ImageError(f"its results could not be written: {cause.strerror}", where=name) from error
             raise
 
 
