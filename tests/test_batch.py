@@ -385,6 +385,13 @@ def test_what_cannot_work_is_said_before_any_work(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("seconds", ["nan", "NaN", "0", "-1"])
+def test_a_limit_on_time_is_a_number_of_seconds(scans: Path, seconds: str):
+    code, out, err = run_cli("batch", scans, scans.parent / "out", f"--page-seconds={seconds}")
+    assert (code, out) == (2, "")
+    assert "--page-seconds" in err
+
+
 # Processes: workers, signals, kills
 
 

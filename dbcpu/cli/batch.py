@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import uuid
 from pathlib import Path
@@ -72,6 +73,17 @@ class _ShardType(_ShardParameter):
             self.fail(str(error), param, ctx)
 
 
+class _SecondsType(click.FloatRange):
+    """A range of numbers, of which "nan" is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail as click does."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return number
+
+
 @click.command(cls=_BatchCommand, short_help="Find the text in folders of scans, and go on where a run stopped.")
 @click.argument("given", nargs=-1, metavar="[SOURCE]...")
 @click.argument("results", type=click.Path(), metavar="RESULTS")
@@ -119,7 +131,7 @@ class _ShardType(_ShardParameter):
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of each [default: CPUs by workers].")
 @click.option(
     "--page-seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=_SecondsType(0, min_open=True),
     default=_DEFAULT_SECONDS,
     show_default=True,
     metavar="S",
