@@ -371,6 +371,8 @@ def test_another_file_of_the_same_name_is_not_taken_for_one_given_twice(scans: P
         (("scans", "scans"), 2, "between the scans"),
         (("scans", "scans/a.png/out"), 6, "scans/a.png/out"),
         (("scans", "out", "--rotate-crops"), 2, "--crops"),
+        (("scans/a.png", ""), 2, "has no name"),
+        (("merge", ""), 2, "has no name"),
         (("scans", "out", "--format", "pdf"), 2, "no format 'pdf'"),
         (("scans", "out", "--weights", "scans/a.png"), 4, "scans/a.png"),
     ],

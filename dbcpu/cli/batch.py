@@ -204,6 +204,8 @@ def batch(
 
     if not given and not lists:
         raise UsageError("nothing to read", remedy="name folders or files before the folder of the results")
+    if not results:
+        raise UsageError("the folder of the results has no name", remedy="the current one is .")
     sources = Sources(given=given, lists=lists, include=include, exclude=exclude, results=results, shard=shard)
     sources.check()
     if address is not None and engine_name != "ray":

@@ -21,7 +21,10 @@ def merge(results: str, partial: bool, log_json: bool) -> None:
     from dbcpu.batch.shards import check_alone, merge_shards
     from dbcpu.batch.store import OWN
     from dbcpu.cli.progress import Progress
+    from dbcpu.errors import UsageError
 
+    if not results:
+        raise UsageError("the folder of the results has no name", remedy="the current one is .")
     progress = Progress(as_json=log_json)
     store = results_at(results)
     store.make()
