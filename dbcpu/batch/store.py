@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +11,7 @@ from dbcpu.batch.lock import check_unlocked, locked
 from dbcpu.batch.manifest import Manifest
 from dbcpu.errors import OutputError
 from dbcpu.files import complete_file, make_folder, write_file
+from dbcpu.writers.names import seen_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -225,4 +225,4 @@ class FolderStore:
         """As `Store.picture_from`: relative to the folder of the file; addresses stay as they are."""
         if is_address(picture):
             return picture
-        return os.path.relpath(picture, (self.folder / name).parent)
+        return seen_from(self.folder / name, picture)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Of the result file of a page: with these, only this page is to blame, not the place where results go.
-_ERRORS_OF_A_NAME = (*(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL),)
+_ERRORS_OF_A_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL)
 _NOT_SHAPING = ("max_pixels", "password")  # they decide whether a page can be read, not what is found on it
 _THUMBNAILS = PurePosixPath("index_files")
 _BYTES_AT_ONCE = 1 << 20

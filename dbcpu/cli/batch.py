@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import uuid
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 
 from dbcpu.cli.merge import merge
 from dbcpu.cli.options import (
+    FiniteRange,
     checkpoint_options,
     order_option,
     postprocess_options,
@@ -73,17 +73,6 @@ class _ShardType(_ShardParameter):
             self.fail(str(error), param, ctx)
 
 
-class _SecondsType(click.FloatRange):
-    """A range of numbers, of which "nan" is none."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number, or fail as click does."""
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return number
-
-
 @click.command(cls=_BatchCommand, short_help="Find the text in folders of scans, and go on where a run stopped.")
 @click.argument("given", nargs=-1, metavar="[SOURCE]...")
 @click.argument("results", type=click.Path(), metavar="RESULTS")
@@ -131,7 +120,7 @@ class _SecondsType(click.FloatRange):
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of each [default: CPUs by workers].")
 @click.option(
     "--page-seconds",
-    type=_SecondsType(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=_DEFAULT_SECONDS,
     show_default=True,
     metavar="S",
