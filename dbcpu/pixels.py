@@ -176,6 +176,8 @@ def _converter(picture: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 def _is_hidden(picture: Image.Image) -> bool:
     """Tell whether the alpha hides all: then it is the unused byte of 32, as in many TGAs and BMPs."""
+    if picture.format != "TIFF" and getattr(picture, "is_animated", False):  # where a frame may well be empty
+        return False
     return picture.mode in ("RGBA", "LA", "PA") and picture.getchannel("A").getextrema() == (0, 0)
 
 

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import cv2
@@ -91,7 +92,7 @@ def check_tile(tile: Tile) -> None:
     """
     if tile in ("auto", "off"):
         return
-    if not isinstance(tile, (int, float)) or not 1 <= tile <= LARGEST_TILE:
+    if not isinstance(tile, Real) or not 1 <= tile <= LARGEST_TILE:
         raise UsageError(f"tile must be auto, off or a number from 1 to {LARGEST_TILE}, not {tile!r}")
 
 

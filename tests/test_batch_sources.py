@@ -107,6 +107,17 @@ def test_a_list_that_is_still_being_written_is_not_waited_for():
         assert list(arrivals) == []
 
 
+def test_the_end_of_a_name_may_come_after_the_name():
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        arrivals = Sources(given=[], lists=[stream], results="out").arrivals()
+        os.write(writer, b"scans/b.jpg")
+        assert next(arrivals) is None
+        os.write(writer, b"\0loose.dat\0")
+        os.close(writer)
+        assert [scan.name for scan in arrivals if scan is not None] == ["scans/b.jpg", "loose.dat"]
+
+
 def test_a_list_may_be_longer_than_what_is_read_at_once():
     paths = [f"scans/{number}.png" for number in range(10_000)]
     for end in "\n", "\0":

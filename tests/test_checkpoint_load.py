@@ -132,6 +132,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path: Path, synthetic: Module
     ("name", "change"),
     [
         ("backbone.layer1.0.bn1.running_var", lambda tensor: -1 - tensor),
+        ("backbone.layer1.0.bn1.running_var", lambda tensor: (-1 - tensor).to(torch.float8_e4m3fn)),
         ("decoder.in5.weight", lambda tensor: tensor.double() * 1e300),
     ],
 )

@@ -166,14 +166,16 @@ def test_stdout_gets_the_bytes_of_the_file_whatever_the_locale(
     assert CliRunner(charset="cp1252").invoke(cli, arguments).stdout_bytes == file.read_bytes()
 
 
-def test_crops_of_an_earlier_run_that_found_more_go_away(tmp_path: Path, page: Path, weights: Path):
+def test_crops_of_an_earlier_run_that_found_more_are_told_of_and_stay(tmp_path: Path, page: Path, weights: Path):
     crops = tmp_path / "crops/page"
-    counts = []
+    counts, warnings = [], []
     for more in ((), ("--max-candidates", 5)):
-        _, out, _ = run_cli("detect", page, "--weights", weights, *NOISE, "--crops", tmp_path / "crops", *more)
+        _, out, err = run_cli("detect", page, "--weights", weights, *NOISE, "--crops", tmp_path / "crops", *more)
         counts.append(len(json.loads(out)["instances"]))
-        assert sorted(p.name for p in crops.iterdir()) == [f"{n:04d}.png" for n in range(1, counts[-1] + 1)]
+        warnings.append(f"{counts[-1] + 1:04d}.png: not of this run" in err)
+        assert sorted(p.name for p in crops.iterdir()) == [f"{n:04d}.png" for n in range(1, counts[0] + 1)]
     assert counts[0] > counts[1]
+    assert warnings == [False, True]
 
 
 def test_every_page_of_a_tiff_has_its_number(tmp_path: Path, page: Path, weights: Path):
@@ -334,6 +336,13 @@ def test_a_full_disk_behind_stdout_is_an_error_of_the_output(weights: Path):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT, text=True)
     assert done.returncode == 6
     assert done.stderr == "dbcpu: error: the output could not be written: No space left on device\n"
+
+
+def test_a_closed_stdout_does_not_keep_results_from_their_folder(tmp_path: Path, page: Path, weights: Path):
+    command = [sys.executable, "-m", "dbcpu", "detect", str(page), "--weights", str(weights), "-q", *map(str, NOISE)]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command, "-o", str(tmp_path / "out")]
+    assert subprocess.run(closed, check=False, cwd=ROOT).returncode == 0
+    assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 def test_a_terminated_conversion_leaves_nothing_behind(tmp_path: Path, weights: Path):

@@ -137,6 +137,13 @@ def test_an_alpha_of_0_is_ignored_in_other_modes_and_depths():
     assert (source_from_array(np.zeros((1, 1, 4), np.uint8)).pixels_bgr == 0).all()
 
 
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_a_frame_of_an_animation_may_be_empty(format_: str):
+    empty, full = Image.new("RGBA", (60, 40)), Image.new("RGBA", (60, 40), "red")
+    content = encode(empty, format_, save_all=True, append_images=[full], lossless=True)
+    assert _greys(next(read_image(content)).pixels_bgr) == [255] * 2400
+
+
 def test_premultiplied_colours_that_are_transparent_everywhere_are_white():
     assert _greys(bgr_from_picture(Image.new("RGBa", (1, 1)))) == [255]
     assert _greys(_read(tiff(np.zeros((1, 1, 4), np.uint16), {338: 1}))) == [255]

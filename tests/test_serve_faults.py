@@ -216,7 +216,9 @@ def test_a_client_sees_why_its_body_is_refused_before_it_has_sent_it(cramped: Se
         assert (answer.status, json.load(answer)["type"]) == (413, "/docs#problem-too-large")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP))]
+)
 def test_what_was_begun_ends_well_when_the_server_is_told_to_end(
     number: int, threads: ThreadPoolExecutor, quick: bytes
 ):
@@ -226,7 +228,7 @@ def test_what_was_begun_ends_well_when_the_server_is_told_to_end(
         assert wait_until(lambda: server.figure("dbcpu_running") + server.figure("dbcpu_queue_depth") >= 2)
         server.process.send_signal(number)
         assert [future.result().status_code for future in futures] == [200] * 4
-        assert server.process.wait(30) == (0 if number == signal.SIGTERM else 130)
+        assert server.process.wait(30) == (130 if number == signal.SIGINT else 0)
         with pytest.raises(httpx.ConnectError):
             httpx.get(server.url)
         assert wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family))  # noqa: PTH110

@@ -170,6 +170,10 @@ def test_a_sheet_is_read_no_larger_than_memory_allows(monkeypatch: pytest.Monkey
         preprocess_tiles(sheet, PreprocessConfig(), factor + 0.2)
 
 
+def test_numbers_of_numpy_are_numbers():
+    load_detector(tile=np.float32(2), threads=np.int64(torch.get_num_threads()))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("tile", ["on", None, 0.5, float("nan"), float("inf"), -1, 10001, 1e300, 1e308])
 def test_what_is_no_tile_is_refused(tile: object):
     with pytest.raises(UsageError, match="tile must be auto, off or a number from 1 to 10000"):

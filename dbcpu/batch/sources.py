@@ -61,7 +61,8 @@ class Sources:
         """Refuse what is not there, before the work begins.
 
         Raises:
-            UsageError: a file or folder that is named does not exist, or is the folder of the results.
+            UsageError: a file or folder that is named does not exist, or it, or the folder where a pattern begins, is
+                that of the results.
         """
         for given in self.given:
             if is_address(given):
@@ -282,7 +283,7 @@ def _folder_of(given: str) -> str:
 
 
 def _paths_of(stream: Any) -> Iterator[str | None]:
-    """Yield the paths of a list: its lines, or what ends with null bytes where the piece that comes first has one.
+    """Yield the paths of a list: its lines, or what ends with null bytes where the first piece with an end has one.
 
     None comes instead while the list is waited for.
     """
@@ -293,9 +294,11 @@ def _paths_of(stream: Any) -> Iterator[str | None]:
         piece = stream.read1(_BYTES_AT_ONCE)
         if not piece:
             break
-        end = end or (b"\0" if b"\0" in piece else b"\n")
-        *paths, begun = (begun + piece).split(end)
-        yield from filter(None, (_path(path, end) for path in paths))
+        begun += piece
+        end = end or next((byte for byte in (b"\0", b"\n") if byte in piece), b"")
+        if end:
+            *paths, begun = begun.split(end)
+            yield from filter(None, (_path(path, end) for path in paths))
     if last := _path(begun, b"\n"):
         yield last
 

@@ -182,7 +182,7 @@ def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the tensors that hold NaN or infinity as float32, or variances whose root would be NaN."""
     # NaN and infinity survive any sum, and a sum takes a tenth of the time of looking at each number.
     suspects = [name for name, tensor in tensors.items() if not tensor.float().sum(dtype=torch.float64).isfinite()]
-    variances = [name for name in tensors if name.endswith(_VARIANCE) and bool((tensors[name] < 0).any())]
+    variances = [name for name in tensors if name.endswith(_VARIANCE) and bool((tensors[name].float() < 0).any())]
     return [name for name in suspects if not bool(torch.isfinite(tensors[name].float()).all())] + variances
 
 

@@ -99,7 +99,7 @@ def detect(
     detector = load_detector(weights, threads=threads or available_cpus(), **settings)
     pages = 0
     failed: set[int] = set()
-    with _progress(images, quiet=output is None and sys.stdout.isatty()) as inputs:
+    with _progress(images, quiet=output is None and sys.stdout is not None and sys.stdout.isatty()) as inputs:
         for page in take_ahead(_read_all(inputs, ignore_exif, max_pixels, dpi, password), _Read.is_light):
             if page.number in failed:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from dbcpu.image import SourceImage
     from dbcpu.result import DetectionResult
+
+logger = logging.getLogger(__name__)
 
 _LINES = ("json", "jsonl")  # several pages may follow each other on stdout
 
@@ -116,7 +119,7 @@ class Results:
         ):
             self._save(self._places[kind], file, content, of=(self._names[given], page.page))
         if self._parts.crops:
-            self._remove_crops(name, beyond=len(result.instances))
+            self._tell_of_older_crops(name, beyond=len(result.instances))
 
     def _print(self, result: DetectionResult, *, several: bool) -> None:
         page_format = self._formats[0]
@@ -136,16 +139,11 @@ class Results:
             make_folder(path.parent)
         write_file(path, content)
 
-    def _remove_crops(self, name: Path, *, beyond: int) -> None:
-        """Remove what an earlier run left of the page, when it found more than now."""
-        for crop in itertools.islice(crop_names(self._places["crop"] / name), beyond, None):
-            if not crop.is_file():
-                return
-            self._check_no_input(crop)
-            try:
-                crop.unlink()
-            except OSError as error:
-                raise OutputError(f"could not be removed: {error.strerror or error}", where=crop) from error
+    def _tell_of_older_crops(self, name: Path, *, beyond: int) -> None:
+        """Warn of what an earlier run that found more left; it may be somebody else's, so it stays."""
+        following = next(itertools.islice(crop_names(self._places["crop"] / name), beyond, None))
+        if following.is_file():
+            logger.warning("%s: not of this run, which has %d crops of the page", following, beyond)
 
     def _check_no_input(self, path: Path) -> None:
         if _identity(path) in self._inputs:

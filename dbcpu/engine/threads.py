@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from numbers import Integral
 from pathlib import Path
 
 from dbcpu.errors import UsageError
@@ -66,10 +67,10 @@ def set_threads(threads: int) -> None:
     Raises:
         UsageError: no whole number from 1 to 1024.
     """
-    if not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+    if not isinstance(threads, Integral) or not 1 <= threads <= _MOST_THREADS:
         raise UsageError(f"threads must be a whole number from 1 to {_MOST_THREADS}, not {threads!r}")
     import cv2  # here, since a server asks for CPUs without either of them
     import torch
 
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    torch.set_num_threads(int(threads))
+    cv2.setNumThreads(int(threads))

@@ -86,8 +86,13 @@ def _address(listener: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _quiet_sigterm() -> Iterator[None]:
-    """After a graceful end uvicorn raises the signal again; SIGTERM then ends the process without an error."""
+    """After a graceful end uvicorn raises the signal again; SIGTERM then ends the process without an error.
+
+    SIGHUP, of a terminal that was closed, becomes SIGTERM.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: None)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         yield
     finally:
