@@ -25,7 +25,7 @@ from dbcpu.geometry import Size
 from dbcpu.result import TextInstance
 from scripts.train import fonts, ship, signs, texts, thresholds, train, validate, wear
 from scripts.train.checkpoint import read_state, write_atomically, write_weights
-from scripts.train.crops import CropSettings, cut_crop, retake
+from scripts.train.crops import CropSettings, _onto, cut_crop, retake
 from scripts.train.curve import draw_curve
 from scripts.train.losses import balanced_cross_entropy, detection_losses, dice_loss
 from scripts.train.sheet import Sheet
@@ -213,6 +213,25 @@ def test_a_crops_kernels_lie_on_the_text_however_it_is_turned(seed: int, steep: 
     crop, targets = cut_crop(page, lines, settings, np.random.default_rng(seed))
     assert crop.shape == (96, 96, 3)
     assert (crop[targets.kernel > 0] < 128).all()
+
+
+@given(st.floats(-900, 900), st.floats(1, 900), st.integers(1, 9))
+def test_a_crop_is_moved_onto_its_page_and_no_further(start: float, extent: float, side: int):
+    side *= 100
+    corners = np.array([[start, 0], [start + extent, 0], [start + extent, side], [start, side]])
+    move = _onto(corners, side)
+    low, high = start + move[0], start + extent + move[0]
+    assert (low <= 1e-6 and high >= side - 1e-6) or (low >= -1e-6 and high <= side + 1e-6)
+    is_there = (start <= 0 and start + extent >= side) or (start >= 0 and start + extent <= side)
+    assert (move[0] == 0) == is_there
+    assert move[1] == 0
+
+
+def test_most_crops_of_a_large_page_show_nothing_beyond_it():
+    page = np.full((300, 700, 3), 200, np.uint8)
+    settings = CropSettings(side=128, short_side=300, degrees=0, steep_share=0)
+    rng = np.random.default_rng(0)
+    assert np.mean([(cut_crop(page, [], settings, rng)[0] == 200).mean() > 0.97 for _ in range(200)]) >= 0.9
 
 
 @pytest.mark.parametrize("seed", range(12))  # one crop in a million may be blotched beyond recognition
@@ -471,6 +490,20 @@ def test_missing_fonts_are_named_with_the_command_that_installs_them(tmp_path: P
     monkeypatch.setattr(fonts, "FONT_ROOT", tmp_path)
     with pytest.raises(UsageError, match=r"fonts-noto-cjk.*apt-get install .*fonts-noto-cjk"):
         fonts.find_faces()
+
+
+def test_what_the_edge_leaves_of_a_slanting_line_slants_as_before():
+    from scripts.train.pages import clip_lines
+
+    slanting = np.array([[80, 10], [160, 50], [150, 70], [70, 30]], np.float32)
+    (cut,) = clip_lines([Line(slanting, "a"), Line(slanting + 200, "b")], 100, 100)
+    assert cut.text == "a"
+    assert cut.polygon.max() <= 100
+    assert cv2.contourArea(cut.polygon) == pytest.approx(625)
+    (whole,) = clip_lines([Line(slanting)], 200, 100)
+    np.testing.assert_array_equal(whole.polygon, slanting)
+    bow_tie = np.array([[-20, 0], [60, 40], [60, 0], [-20, 40]], np.float32)
+    assert all((line.polygon >= 0).all() for line in clip_lines([Line(bow_tie)], 100, 100))
 
 
 def test_a_page_of_every_kind_can_be_rendered_and_its_lines_lie_in_the_picture(shared: Path):

@@ -31,8 +31,8 @@ class CropSettings:
     """
 
     side: int = 320
-    short_side: int = 864
-    scales: tuple[float, float] = (0.55, 1.36)
+    short_side: int = 928
+    scales: tuple[float, float] = (0.65, 1.5)
     degrees: float = 4.0
     steep_share: float = 0.15
     unclip_ratio: float = 1.0
@@ -44,8 +44,9 @@ def cut_crop(
 ) -> tuple[npt.NDArray[np.uint8], Targets]:
     """Return a random crop, uint8 (side, side, 3) BGR, and its targets.
 
-    Four of five crops are centred near a line, the others anywhere. Beyond the page's edge the edge is repeated or the
-    crop is grey. Bilinear without smoothing, as inference resizes.
+    Four of five crops are centred near a line, the others anywhere; nine of ten are then moved onto the page, as far as
+    it reaches. Beyond the page's edge the edge is repeated or the crop is grey. Bilinear without smoothing, as when
+    inference resizes.
     """
     height, width = image.shape[:2]
     low, high = np.log(settings.scales)
@@ -64,6 +65,9 @@ def cut_crop(
     wide = rng.uniform(0.85, 1.18) if rng.random() < 0.7 else np.exp(rng.uniform(-0.5, 0.5))
     turn[0] *= wide  # condensed and expanded type
     shift = settings.side / 2 - turn @ centre
+    if rng.random() < 0.9:
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) @ turn.T + shift
+        shift = shift + _onto(corners, settings.side)
     matrix = np.hstack([turn, shift[:, None]])
     edge = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
     crop = cv2.warpAffine(
@@ -74,6 +78,14 @@ def cut_crop(
     size = Size(settings.side, settings.side)
     targets = draw_targets(inside, size, settings.unclip_ratio, borders=settings.borders)
     return crop.astype(np.uint8, copy=False), targets
+
+
+def _onto(corners: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+    """Return the least move after which a page with these corners, shape (4, 2), covers a crop or lies inside it."""
+    to_the_start, to_the_end = -corners.min(axis=0), side - corners.max(axis=0)
+    least, most = np.minimum(to_the_start, to_the_end), np.maximum(to_the_start, to_the_end)
+    move: npt.NDArray[np.float64] = np.maximum(least, 0) + np.minimum(most, 0)
+    return move
 
 
 def _touches(polygon: npt.NDArray[np.float32], side: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from dbcpu.errors import UsageError
 from scripts.train import books, figures, forms, posters, scenes, signs, streets
@@ -151,10 +152,20 @@ def clip_lines(lines: list[Line], width: int, height: int) -> list[Line]:
     """Return the lines cut to the picture, without those that are outside or nearly so."""
     inside = []
     for line in lines:
-        polygon = np.clip(line.polygon, 0, np.array([width, height], np.float32))
-        if (np.ptp(polygon, axis=0) >= MIN_EXTENT).all():
-            inside.append(Line(polygon.astype(np.float32), line.text))
+        polygon = _part_within(line.polygon, width, height)
+        if len(polygon) and (np.ptp(polygon, axis=0) >= MIN_EXTENT).all():
+            inside.append(Line(polygon, line.text))
     return inside
+
+
+def _part_within(polygon: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """Return the largest part of a polygon within the picture, shape (N, 2); without points where there is none."""
+    if (polygon >= 0).all() and (polygon <= (width, height)).all():
+        return polygon
+    # An intersection, since clipped corners would turn the outline away from its letters.
+    cut = shapely.intersection(shapely.buffer(shapely.Polygon(polygon), 0), shapely.box(0, 0, width, height))
+    largest = max(shapely.get_parts(cut), key=shapely.area, default=shapely.Polygon())
+    return np.asarray(shapely.get_coordinates(shapely.get_exterior_ring(largest))[:-1], np.float32)
 
 
 def write_page(folder: Path, name: str, picture: npt.NDArray[np.uint8], lines: list[Line], quality: int) -> None:

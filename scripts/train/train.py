@@ -64,7 +64,6 @@ class Run:
         while trainer.minutes < trainer.settings.minutes and not self.stopped:
             losses = trainer.train_step(next(self.batches))
             trainer.minutes += (time.monotonic() - clock) / 60
-            clock = time.monotonic()
             if not math.isfinite(losses.total.item()):
                 raise UsageError("the loss is not finite", remedy="lower --learning-rate and --resume")
             if trainer.step % LOG_EVERY == 0:
@@ -73,6 +72,7 @@ class Run:
             if trainer.minutes >= next_validation:
                 self._validate()
                 next_validation = trainer.minutes + validate_every
+            clock = time.monotonic()  # only steps and their crops count
         if not self.stopped:
             self._validate()
         self._save()
