@@ -45,16 +45,21 @@ def check_target(path: Path, *, replace: bool) -> None:
         raise OutputError(f"cannot be written: {error.strerror or error}", where=path) from None
 
 
+def is_same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two paths lead to one file that is there, and may be looked at."""
+    try:
+        return os.path.samefile(first, second)  # noqa: PTH121 - also of strings that are no valid path
+    except (OSError, ValueError):
+        return False
+
+
 def check_other_file(path: Path, source: Path) -> None:
     """Refuse to write to `path` where it is `source`, the file that is read.
 
     Raises:
         UsageError: they are one file.
     """
-    same = False
-    with contextlib.suppress(OSError):  # where either is missing or may not be looked at, they are not known to be one
-        same = path.samefile(source)
-    if same:
+    if is_same_file(path, source):
         raise UsageError("would replace the file it reads", where=path, remedy="name another one with -o")
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from dbcpu.batch.records import Unchanged
 from dbcpu.batch.report import json_name, sums, write_reports
 from dbcpu.batch.shards import begin_shard, end_shard, unmerged
-from dbcpu.batch.sources import is_same_file, root_of
+from dbcpu.batch.sources import root_of
 from dbcpu.batch.store import MANIFEST
 from dbcpu.batch.work import remove_page
 from dbcpu.errors import OutputError, UsageError
+from dbcpu.files import is_same_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from dbcpu.batch.addresses import as_path, is_address, words
 from dbcpu.batch.records import Scan
 from dbcpu.batch.remote import RemoteEntry, in_parallel, is_remote_folder, list_remote, remote_matches, remote_scan
 from dbcpu.errors import UsageError
-from dbcpu.files import PICTURE_ENDINGS
+from dbcpu.files import PICTURE_ENDINGS, is_same_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -218,20 +218,12 @@ class Sources:
     def _is_results(self, folder: str) -> bool:
         if is_address(folder) or is_address(self.results):
             return is_address(folder) and folder.rstrip("/") == str(self.results).rstrip("/")
-        return is_same_file(folder, os.fspath(self.results))
+        return is_same_file(folder, self.results)
 
 
 def root_of(scan: Scan) -> str:
     """Return what stands before the name of a scan in its path; one string for all that share it."""
     return sys.intern(_absolute(scan.path).replace(os.sep, "/").removesuffix(scan.name))
-
-
-def is_same_file(first: str, second: str) -> bool:
-    """Whether two paths lead to one file that is there."""
-    try:
-        return os.path.samefile(first, second)
-    except (OSError, ValueError):
-        return False
 
 
 def _matches(inner: str, patterns: Sequence[str]) -> bool:
