@@ -83,8 +83,10 @@ class PreprocessConfig:
             x `height`, whatever the ratio; "fit": as large as `short_side` and `long_side` allow, ratio kept, then
             padded with zeros to multiples of 32 at the right and the bottom (mmocr).
         short_side: target of resize "short_side" and limit of "fit", in pixels.
+        wide_short_side: of resize "short_side", in pixels: a picture at most 1.1 times as high as wide, as no upright
+            sheet of paper is, keeps what pixels it has beyond `short_side`, up to this one; None keeps none.
         elongated_short_side: of resize "short_side", in pixels: a picture more elongated than a sheet of paper, 1 to
-            the root of 2, gets as many pixels as a sheet, until its short side is this one; None is `short_side`.
+            the root of 2, gets as many pixels as a sheet, until its short side is this one; None is as without.
         long_side: limit of resize "fit", in pixels.
         height: target of resize "height" and "exact", in pixels.
         width: target of resize "exact", in pixels.
@@ -98,6 +100,7 @@ class PreprocessConfig:
 
     resize: ResizeRule = "short_side"
     short_side: int = 736
+    wide_short_side: int | None = None
     elongated_short_side: int | None = None
     height: int | None = None
     width: int | None = None
@@ -110,7 +113,7 @@ class PreprocessConfig:
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "elongated_short_side", "height", "width", "long_side"):
+        for name in ("short_side", "wide_short_side", "elongated_short_side", "height", "width", "long_side"):
             value = getattr(self, name)
             _require(value is None or 1 <= value <= 1 << 16, name, "from 1 to 65536", self)
         needs_height = self.resize in ("height", "exact")

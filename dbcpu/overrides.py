@@ -49,7 +49,7 @@ def apply_overrides(config: DetectorConfig, overrides: Overrides) -> DetectorCon
     # A size that is given means the original's rule for it, whatever the family of the weights does by itself.
     stated: dict[str, object] = {}
     if sizes:
-        stated = {"rounding": "up", "resized_as": "float32", "elongated_short_side": None}
+        stated = {"rounding": "up", "resized_as": "float32", "wide_short_side": None, "elongated_short_side": None}
     if "size" in given:
         size = given["size"]
         if not isinstance(size, (tuple, list)) or len(size) != 2:

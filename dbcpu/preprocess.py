@@ -35,6 +35,7 @@ _ELONGATED_PIXELS = 4_000_000
 _BANDED_PIXELS = 1_000_000
 _BAND_PIXELS = 100_000
 _PAPER_RATIO = math.sqrt(2)  # of ISO 216: the long side by the short one
+_UPRIGHT = 1.1  # height by width that no upright sheet goes below, scanned with some of what lies around it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,11 +79,14 @@ def content_size(config: PreprocessConfig, image_size: Size) -> Size:
 
 def _short_side(config: PreprocessConfig, image_size: Size) -> int:
     """Return what the short side of this picture becomes, before rounding."""
+    short_side = config.short_side
+    if config.wide_short_side is not None and image_size.height <= _UPRIGHT * image_size.width:
+        short_side = max(short_side, min(min(image_size), config.wide_short_side))
     if config.elongated_short_side is None:
-        return config.short_side
+        return short_side
     relative_ratio = max(image_size) / min(image_size) / _PAPER_RATIO
-    as_a_sheet = int(config.short_side / math.sqrt(max(1.0, relative_ratio)))
-    return max(as_a_sheet, min(config.elongated_short_side, config.short_side))
+    as_a_sheet = int(short_side / math.sqrt(max(1.0, relative_ratio)))
+    return max(as_a_sheet, min(config.elongated_short_side, short_side))
 
 
 def _round_up(pixels: float) -> int:

@@ -97,9 +97,11 @@ def test_a_missing_configuration_is_a_config_error(tmp_path: Path):
 
 
 def test_overrides_choose_the_resize_rule():
-    default = replace(DETECTOR, preprocess=PreprocessConfig(short_side=928, elongated_short_side=736))
+    default = replace(
+        DETECTOR, preprocess=PreprocessConfig(short_side=928, wide_short_side=1056, elongated_short_side=736)
+    )
     by_side = apply_overrides(default, {"short_side": 160}).preprocess
-    assert (by_side.short_side, by_side.elongated_short_side) == (160, None)
+    assert (by_side.short_side, by_side.wide_short_side, by_side.elongated_short_side) == (160, None, None)
     by_height = apply_overrides(DETECTOR, {"height": 800}).preprocess
     assert (by_height.resize, by_height.height) == ("height", 800)
     exact = apply_overrides(DETECTOR, {"size": Size(736, 1280)}).preprocess

@@ -73,6 +73,23 @@ def test_a_receipt_is_made_smaller_than_a_page_but_a_strip_no_smaller_than_a_rec
     assert content_size(config, Size(1000, 9000)).height == 736
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "short"),
+    [
+        (720, 720, 928),
+        (1000, 1300, 1024),
+        (3000, 4000, 1056),
+        (3300, 3000, 1056),
+        (3301, 3000, 928),
+        (1080, 1920, 960),  # as many pixels as a sheet
+        (1000, 9000, 736),
+    ],
+)
+def test_a_picture_that_is_no_upright_sheet_keeps_more_of_the_pixels_that_it_has(height: int, width: int, short: int):
+    config = PreprocessConfig(short_side=928, wide_short_side=1056, elongated_short_side=736)
+    assert min(content_size(config, Size(height, width))) == short
+
+
 def test_the_other_rules_fix_the_height_or_both_sides():
     by_height = PreprocessConfig(resize="height", height=800)
     assert content_size(by_height, Size(400, 600)) == Size(800, 1216)

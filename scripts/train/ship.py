@@ -32,6 +32,7 @@ def main() -> None:
         "--average-with", type=Path, help="another checkpoint of such a network: the mean of both is written"
     )
     parser.add_argument("--short-side", type=int, default=CropSettings.short_side, help="(default: %(default)s)")
+    parser.add_argument("--wide-short-side", type=int, help="see dbcpu.config.PreprocessConfig")
     parser.add_argument("--elongated-short-side", type=int, help="see dbcpu.config.PreprocessConfig")
     parser.add_argument("--binarize-threshold", type=float)
     parser.add_argument("--score-threshold", type=float)
@@ -53,7 +54,11 @@ def main() -> None:
             "max_candidates": arguments.max_candidates,
         },
     )
-    preprocess = replace(config.preprocess, elongated_short_side=arguments.elongated_short_side)
+    preprocess = replace(
+        config.preprocess,
+        wide_short_side=arguments.wide_short_side,
+        elongated_short_side=arguments.elongated_short_side,
+    )
     postprocess = replace(config.postprocess, quad_of=arguments.quad_of)
     # Inference has no use for the threshold head, and training goes on from the checkpoint, not from this file.
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("decoder.thresh.")}
