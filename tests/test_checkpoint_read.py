@@ -260,6 +260,12 @@ def test_flipped_bytes_give_tensors_or_a_checkpoint_error(tmp_path: Path, zipped
         assert all(isinstance(tensor, torch.Tensor) for tensor in raw.tensors.values())
 
 
+def test_a_pickle_that_claims_more_bytes_than_there_is_memory_is_damaged_and_nothing_else(tmp_path: Path):
+    (tmp_path / "final").write_bytes(b"\x80\x02\x8e" + (1 << 62).to_bytes(8, "little") + b"few.")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "final")
+
+
 def test_an_archive_with_a_name_that_is_no_text_is_damaged_and_nothing_else(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "final", "w") as archive:
         archive.writestr("archive/vérsion", b"3")

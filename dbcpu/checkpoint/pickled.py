@@ -113,6 +113,6 @@ def _globals_of(stream: BinaryIO) -> set[str]:
                 strings = [strings[1], memo.get(argument, "")]
             elif isinstance(argument, str):
                 strings = [strings[1], argument]
-    except (ValueError, EOFError, UnicodeDecodeError, OSError, zipfile.BadZipFile, NotImplementedError):
-        pass  # broken or cut: whoever reads it for real says so
+    except (ValueError, EOFError, UnicodeDecodeError, OSError, MemoryError, zipfile.BadZipFile, NotImplementedError):
+        pass  # broken, cut, or of absurd lengths: whoever reads it for real says so
     return found
