@@ -84,9 +84,9 @@ class PreprocessConfig:
             padded with zeros to multiples of 32 at the right and the bottom (mmocr).
         short_side: target of resize "short_side" and limit of "fit", in pixels.
         wide_short_side: of resize "short_side", in pixels: a picture at most 1.1 times as high as wide, as no upright
-            sheet of paper is, keeps what pixels it has beyond `short_side`, up to this one; None keeps none.
+            sheet of paper is, keeps what pixels it has beyond `short_side`, up to this one; None treats it as others.
         elongated_short_side: of resize "short_side", in pixels: a picture more elongated than a sheet of paper, 1 to
-            the root of 2, gets as many pixels as a sheet, until its short side is this one; None is as without.
+            the root of 2, gets as many pixels as a sheet, until its short side is this one; None treats it as others.
         long_side: limit of resize "fit", in pixels.
         height: target of resize "height" and "exact", in pixels.
         width: target of resize "exact", in pixels.
