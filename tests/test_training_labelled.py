@@ -61,6 +61,18 @@ def test_a_picture_that_is_not_the_labelled_one_is_refused(
     assert name in str(error.value)
 
 
+def test_a_labelled_picture_is_read_upright(tmp_path: Path):
+    sideways = Image.new("RGB", (120, 80), "black")
+    sideways.paste("white", (0, 0, 60, 80))  # its left half, the upper one once it is turned clockwise
+    exif = Image.Exif()
+    exif[0x112] = 6
+    sideways.save(tmp_path / "door.png", exif=exif)
+    picture = labelled.read_picture(tmp_path / "door.png", (40, 60))
+    assert picture.shape == (60, 40, 3)
+    assert picture[:30].min() == 255
+    assert picture[30:].max() == 0
+
+
 def test_the_labels_are_of_lines_inside_their_pictures_each_named_once():
     rows = [json.loads(text) for text in labelled.LABELS.read_text(encoding="utf-8").splitlines()]
     assert len({row["picture"] for row in rows}) == len(rows)

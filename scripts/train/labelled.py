@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dbcpu.errors import UsageError
 from scripts.train.command import errors_told
@@ -29,14 +29,15 @@ QUALITY = 95  # of the JPEG files
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Return a picture of a package, uint8 (H, W, 3) BGR, at `size`, (width, height).
+    """Return a picture of a package, uint8 (H, W, 3) BGR, upright by its EXIF, at `size`, (width, height).
 
     Raises:
         UsageError: it is missing, cannot be read, or has other proportions.
     """
     try:
         with Image.open(path) as image:
-            picture = Image.alpha_composite(Image.new("RGBA", image.size, GROUND), image.convert("RGBA"))
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", upright.size, GROUND), upright)
     except OSError as error:
         raise UsageError(f"cannot read the picture: {error}", where=path) from None
     if abs(picture.width * size[1] - picture.height * size[0]) > 2 * max(picture.size):
