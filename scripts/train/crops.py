@@ -40,13 +40,17 @@ class CropSettings:
 
 
 def cut_crop(
-    image: npt.NDArray[np.uint8], lines: Sequence[Line], settings: CropSettings, rng: np.random.Generator
+    image: npt.NDArray[np.uint8],
+    lines: Sequence[Line],
+    settings: CropSettings,
+    rng: np.random.Generator,
+    mistakes: Sequence[Line] = (),
 ) -> tuple[npt.NDArray[np.uint8], Targets]:
     """Return a random crop, uint8 (side, side, 3) BGR, and its targets.
 
     Four of five crops are centred near a line, the others anywhere; nine of ten are then moved onto the page, as far as
-    it reaches. Beyond the page's edge the edge is repeated or the crop is grey. Bilinear without smoothing, as when
-    inference resizes.
+    it reaches. Where there are `mistakes`, six of ten of the former are centred near one of them instead. Beyond the
+    page's edge the edge is repeated or the crop is grey. Bilinear without smoothing, as when inference resizes.
     """
     height, width = image.shape[:2]
     low, high = np.log(settings.scales)
@@ -56,8 +60,9 @@ def cut_crop(
         degrees = rng.uniform(-90, 90)
     angle = np.radians(degrees)
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
-    if lines and rng.random() < 0.8:
-        polygon = lines[int(rng.integers(len(lines)))].polygon
+    aims = mistakes if mistakes and rng.random() < 0.6 else lines
+    if aims and rng.random() < 0.8:
+        polygon = aims[int(rng.integers(len(aims)))].polygon
         mix = rng.random(len(polygon))
         centre = (polygon * mix[:, None]).sum(axis=0) / mix.sum()
         centre = centre + rng.uniform(-0.4, 0.4, 2) * settings.side / scale

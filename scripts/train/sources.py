@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dbcpu.errors import UsageError
 from scripts.train.crops import CropSettings, cut_crop, recolour, retake
-from scripts.train.truth import Line, PageFile, list_pages, read_page
+from scripts.train.truth import PageFile, PageWithMistakes, list_pages, read_page_and_mistakes
 
 HELD_BACK_EVERY = 10  # of each real folder the pages 4, 14, 24, ... are for validation
 HELD_BACK_FIRST = 4
@@ -82,7 +82,7 @@ class CropReader:
         self.sources, self.settings, self.rng = list(sources), settings, rng
         self.cached_pages = CACHED_PAGES
         self._variants = [replace(settings, side=side) for side in (settings.side, *other_sides)]
-        self._cache: dict[Path, tuple[npt.NDArray[np.uint8], list[Line]]] = {}
+        self._cache: dict[Path, PageWithMistakes] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -114,15 +114,16 @@ class CropReader:
             read.append(self._read(pages[self.rng.integers(len(pages))]))
         crops, targets = [], []
         for number in range(count):
-            crop, target = cut_crop(*read[number % page_count], settings, self.rng)
+            image, lines, mistakes = read[number % page_count]
+            crop, target = cut_crop(image, lines, settings, self.rng, mistakes)
             crops.append(recolour(retake(crop, self.rng), self.rng))
             targets.append(target)
         maps = [np.stack(drawn) for drawn in zip(*targets, strict=True) if drawn[0] is not None]
         return np.stack(crops), *maps
 
-    def _read(self, page: PageFile) -> tuple[npt.NDArray[np.uint8], list[Line]]:
+    def _read(self, page: PageFile) -> PageWithMistakes:
         if page.image not in self._cache:
             if len(self._cache) >= self.cached_pages:
                 self._cache.pop(next(iter(self._cache)))
-            self._cache[page.image] = read_page(page, MAX_SHORT_SIDE)
+            self._cache[page.image] = read_page_and_mistakes(page, MAX_SHORT_SIDE)
         return self._cache[page.image]

@@ -35,6 +35,7 @@ class Line:
 
 
 Page: TypeAlias = tuple[npt.NDArray[np.uint8], list[Line]]  # a picture, (H, W, 3) BGR, and its lines
+PageWithMistakes: TypeAlias = tuple[npt.NDArray[np.uint8], list[Line], list[Line]]  # and what a model got wrong there
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> npt.NDArray[np.float32]:
@@ -82,6 +83,11 @@ class PageFile:
     image: Path
     truth: Path
 
+    @property
+    def mistakes(self) -> Path:
+        """Where `scripts.train.mistakes` writes, a file like `truth`."""
+        return self.truth.parent.parent / "mistakes" / self.truth.name
+
 
 def list_pages(folder: Path) -> list[PageFile]:
     """Return the pages of a folder that holds `images/` and `gts/`, by name; pictures without truth are left out."""
@@ -95,12 +101,21 @@ def list_pages(folder: Path) -> list[PageFile]:
 
 def read_page(page: PageFile, max_short_side: int) -> Page:
     """Return the picture, uint8 (H, W, 3) BGR, and its lines, both reduced to `max_short_side` where larger."""
+    image, lines, _ = read_page_and_mistakes(page, max_short_side)
+    return image, lines
+
+
+def read_page_and_mistakes(page: PageFile, max_short_side: int) -> PageWithMistakes:
+    """Return what `read_page` does, and what a model got wrong on the page, if that was written."""
     image = cv2.imread(str(page.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise UsageError("cannot read the picture", where=page.image)
     lines = read_lines(page.truth)
+    mistakes = read_lines(page.mistakes) if page.mistakes.exists() else []
     ratio = max_short_side / min(image.shape[:2])
     if ratio < 1:
         image = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        lines = [Line(line.polygon * np.float32(ratio), line.text) for line in lines]
-    return image.astype(np.uint8, copy=False), lines
+        lines, mistakes = (
+            [Line(line.polygon * np.float32(ratio), line.text) for line in outlines] for outlines in (lines, mistakes)
+        )
+    return image.astype(np.uint8, copy=False), lines, mistakes
