@@ -47,6 +47,26 @@ def test_labelled_pictures_become_pages_of_the_size_that_the_labels_are_for(
     assert (pixels.shape, lines) == ((80, 120, 3), [])
 
 
+def test_pictures_that_are_missing_can_be_skipped_and_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "package/a").mkdir(parents=True)
+    Image.new("RGB", (60, 40)).save(tmp_path / "package/a/door.png")
+    gone = ROW | {"picture": "gone/window.png", "ignored": []}
+    labels = write_labels(tmp_path / "labels", gone, ROW | {"ignored": []})
+    arguments = ["labelled", str(tmp_path), "--out", str(tmp_path / "out"), "--labels", str(labels)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        labelled.main()
+    assert "window.png" in capsys.readouterr().err
+
+    monkeypatch.setattr("sys.argv", [*arguments, "--skip-missing"])
+    labelled.main()
+    assert "window.png is missing" in capsys.readouterr().err
+    (page,) = list_pages(tmp_path / "out/train")
+    assert page.image.stem == "0001_door"  # the number is the label's
+
+
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [("none.png", (60, 40), "cannot read"), ("text.png", (60, 40), "cannot read"), ("door.png", (60, 60), "120x80")],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def main() -> None:
     parser.add_argument("packages", type=Path, help="folder of unpacked packages")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to, made if missing")
     parser.add_argument("--labels", type=Path, default=LABELS, help="(default: those of the shipped model)")
+    skip = "go on where a picture is not there, as of a package that cannot be had any more; each is named on stderr"
+    parser.add_argument("--skip-missing", action="store_true", help=skip)
     write_pages(parser.parse_args())
 
 
@@ -67,8 +70,12 @@ def write_pages(arguments: argparse.Namespace) -> None:
     """Write the pages of all labels."""
     for number, text in enumerate(arguments.labels.read_text(encoding="utf-8").splitlines()):
         row = json.loads(text)
+        path = arguments.packages / row["picture"]
+        if arguments.skip_missing and not path.exists():
+            print(f"skipped: {path} is missing", file=sys.stderr)
+            continue
         folder = arguments.out / ("held_back" if row["held_back"] else "train")
-        picture = read_picture(arguments.packages / row["picture"], tuple(row["size"]))
+        picture = read_picture(path, tuple(row["size"]))
         write_page(folder, f"{number:04}_{Path(row['picture']).stem}", picture, read_label(row), QUALITY)
 
 
