@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dbcpu.detector import DEFAULT_MODEL
 from dbcpu.errors import UsageError
 from scripts.train import mistakes
 from scripts.train.crops import CropSettings, cut_crop
@@ -34,8 +35,7 @@ def write_page(folder: Path) -> PageFile:
 
 def test_missed_lines_and_false_ones_are_outlined_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = write_page(tmp_path)
-    model = Path(mistakes.__file__).parents[2] / "dbcpu/assets/default.safetensors"
-    monkeypatch.setattr("sys.argv", ["mistakes", str(model), str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["mistakes", str(DEFAULT_MODEL), str(tmp_path)])
     mistakes.main()
     missed, false = read_lines(page.mistakes)
     np.testing.assert_array_equal(missed.polygon, BOX)
